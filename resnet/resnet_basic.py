@@ -1,4 +1,4 @@
-"""ResNet-18 and 34, and ResNet-14 to ResNet-110 for CIFAR-10: the networks of two 3x3 convolutions a block.
+"""ResNet-18 and 34, and ResNet-20 to ResNet-110 for CIFAR-10: the networks of two 3x3 convolutions a block.
 
 Paper: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, table 1 and figure 5 (left);
 section 4.2 and table 6 for CIFAR-10, where the depth is 6n + 2 with n blocks a group.
@@ -18,17 +18,26 @@ section 4.2 and table 6 for CIFAR-10, where the depth is 6n + 2 with n blocks a 
     group 3       ( 16,  16,  32) -> (  8,   8,  64)   3 blocks, the first strided
     classifier    (  8,   8,  64) -> (10,)
 
+    resnet14_wide_cifar10
+    stem          ( 32,  32,   3) -> ( 16,  16,  32)   3x3 convolution and 3x3 max pooling, strided
+    group 1       ( 16,  16,  32) -> ( 16,  16,  32)   2 blocks
+    group 2       ( 16,  16,  32) -> (  8,   8,  64)   2 blocks, the first strided
+    group 3       (  8,   8,  64) -> (  4,   4, 128)   2 blocks, the first strided
+    classifier    (  4,   4, 128) -> (10,)
+
 Trainable parameters: resnet18 11,689,512, resnet34 21,797,672; for CIFAR-10, with projection and with zero padding:
-resnet14 175,258 and 172,506, resnet20 272,474 and 269,722, resnet32 466,906 and 464,154, resnet44 661,338 and 658,586,
-resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962 (the paper, table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M).
+resnet20 272,474 and 269,722, resnet32 466,906 and 464,154, resnet44 661,338 and 658,586,
+resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962 (the paper, table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M);
+resnet14_wide 696,618 and 685,994.
 Differs from the paper: on CIFAR-10 the link that changes shape is a 1x1 convolution (option B) unless `shortcut` is
 "zero_padding" (option A, the paper's choice there; the new channels come after the old, as in fb.resnet.torch).
-resnet14_cifar10 is not in the paper: n = 2, small enough for a laptop.
+resnet14_wide_cifar10 is not in the paper: n = 2, and a stem that pools, so that twice the filters cost the same.
 """
 
 from keras import Input, Model, layers, ops
 
 CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
+WIDE_STEM = {"n_filters": 32, "kernel_size": 3, "strides": 1, "pooling": True}
 
 METAPARAMETERS = {
     "resnet18": {
@@ -43,9 +52,6 @@ METAPARAMETERS = {
             {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
         ),
     },
-    "resnet14_cifar10": {"stem": CIFAR10_STEM, "shortcut": "projection", "groups": (
-        {"n_filters": 16, "n_blocks": 2}, {"n_filters": 32, "n_blocks": 2}, {"n_filters": 64, "n_blocks": 2},
-    )},
     "resnet20_cifar10": {"stem": CIFAR10_STEM, "shortcut": "projection", "groups": (
         {"n_filters": 16, "n_blocks": 3}, {"n_filters": 32, "n_blocks": 3}, {"n_filters": 64, "n_blocks": 3},
     )},
@@ -61,18 +67,10 @@ METAPARAMETERS = {
     "resnet110_cifar10": {"stem": CIFAR10_STEM, "shortcut": "projection", "groups": (
         {"n_filters": 16, "n_blocks": 18}, {"n_filters": 32, "n_blocks": 18}, {"n_filters": 64, "n_blocks": 18},
     )},
+    "resnet14_wide_cifar10": {"stem": WIDE_STEM, "shortcut": "projection", "groups": (
+        {"n_filters": 32, "n_blocks": 2}, {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
+    )},
 }
-
-
-def cifar10_groups(depth):
-    """Return the `groups` of the CIFAR-10 network of a given depth, n blocks of 16, 32 and 64 filters (section 4.2).
-
-    Raises:
-        ValueError: depth is not 6n + 2.
-    """
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"depth must be 6n + 2, such as 8, 14 or 20, got {depth}")
-    return tuple({"n_filters": n_filters, "n_blocks": depth // 6} for n_filters in (16, 32, 64))
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
@@ -106,7 +104,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
-    The CIFAR-10 stem has a 3x3 convolution, strides 1 and no pooling, so H and W stay.
+    The paper's CIFAR-10 stem has a 3x3 convolution, strides 1 and no pooling, so H and W stay.
     """
     x = layers.ReLU()(conv_bn(inputs, n_filters, kernel_size, strides))
     if pooling:
@@ -190,7 +188,7 @@ def projection_block(x, n_filters, strides=2, shortcut="projection"):
 # Copied from resnet/resnet_v1.py
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
-    if strides > 1 and 1 in x.shape[1:3]:
+    if any(size is not None and size < strides for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
     padding = "same"
     if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
@@ -213,13 +211,24 @@ def classifier(x, n_classes):
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
+def cifar10_groups(depth):
+    """Return the `groups` of the CIFAR-10 network of a given depth, n blocks of 16, 32 and 64 filters (section 4.2).
+
+    Raises:
+        ValueError: depth is not 6n + 2.
+    """
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"depth must be 6n + 2, such as 8, 14 or 20, got {depth}")
+    return tuple({"n_filters": n_filters, "n_blocks": depth // 6} for n_filters in (16, 32, 64))
+
+
 # Copied from vgg/vgg.py
 def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold the required names, none empty, and else only optional ones."""
-    if (
-        not isinstance(metaparameters, dict)
-        or not set(required) <= set(metaparameters) <= {*required, *optional}
-        or not all(metaparameters[name] for name in required)
-    ):
+    """Raise ValueError unless metaparameters hold the required names, not empty, and else only optional ones."""
+    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
         names = " and ".join(required) + (f", perhaps {', '.join(optional)}" if optional else "")
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
+    for name in required:
+        value = metaparameters[name]
+        if not (isinstance(value, int) and value > 0) and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"{name} must be a whole number of at least 1 or a tuple of at least one, got {value!r}")

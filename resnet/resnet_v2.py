@@ -167,7 +167,7 @@ def bn_relu(x):
 
 def convolution(x, n_filters, kernel_size, strides=1):
     """A convolution without bias: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
-    if strides > 1 and 1 in x.shape[1:3]:
+    if any(size is not None and size < strides for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
     padding = "same"
     if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
@@ -191,11 +191,11 @@ def classifier(x, n_classes):
 
 # Copied from vgg/vgg.py
 def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold the required names, none empty, and else only optional ones."""
-    if (
-        not isinstance(metaparameters, dict)
-        or not set(required) <= set(metaparameters) <= {*required, *optional}
-        or not all(metaparameters[name] for name in required)
-    ):
+    """Raise ValueError unless metaparameters hold the required names, not empty, and else only optional ones."""
+    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
         names = " and ".join(required) + (f", perhaps {', '.join(optional)}" if optional else "")
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
+    for name in required:
+        value = metaparameters[name]
+        if not (isinstance(value, int) and value > 0) and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"{name} must be a whole number of at least 1 or a tuple of at least one, got {value!r}")

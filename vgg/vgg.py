@@ -127,7 +127,7 @@ def group(x, n_layers, n_filters, batch_normalization=False):
     """
     if n_layers < 0:
         raise ValueError(f"n_layers must be at least 0, got {n_layers}")
-    if 1 in x.shape[1:3]:
+    if any(size is not None and size < 2 for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
     for _ in range(n_layers):
         x = convolution(x, n_filters, batch_normalization)
@@ -166,11 +166,11 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
 
 
 def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold the required names, none empty, and else only optional ones."""
-    if (
-        not isinstance(metaparameters, dict)
-        or not set(required) <= set(metaparameters) <= {*required, *optional}
-        or not all(metaparameters[name] for name in required)
-    ):
+    """Raise ValueError unless metaparameters hold the required names, not empty, and else only optional ones."""
+    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
         names = " and ".join(required) + (f", perhaps {', '.join(optional)}" if optional else "")
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
+    for name in required:
+        value = metaparameters[name]
+        if not (isinstance(value, int) and value > 0) and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"{name} must be a whole number of at least 1 or a tuple of at least one, got {value!r}")

@@ -1,0 +1,32 @@
+"""What the tests share: where the folders are, and how to load a module of one as a reader's notebook would."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = [name for name in ("vgg", "resnet") if (ROOT / name).is_dir()]  # in reading order
+COMPANIONS = ("train.py", "data.py", "report.py")
+MODULES = [
+    str(path.relative_to(ROOT))
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if path.name not in COMPANIONS
+]
+
+
+def load(path):
+    """Return a fresh copy of a module, such as "vgg/vgg.py"; its imports are looked for in its own folder."""
+    spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", str(path)), ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    folder = (ROOT / path).parent
+    neighbours = {file.stem for file in folder.glob("*.py")}
+    sys.path.insert(0, str(folder))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+        for name in neighbours & set(sys.modules):  # or the next folder would get this one's data.py
+            del sys.modules[name]
+    return module

@@ -1,0 +1,189 @@
+"""What every module promises: its shapes, no state, no side effects, filters that learn, files that load again."""
+
+import ast
+import copy
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from folders import MODULES, ROOT, load
+from keras import Input, Model, layers
+
+# One small network of each kind of block: (module, metaparameters).
+CIFAR10_STEM = {"n_filters": 8, "kernel_size": 3, "strides": 1, "pooling": False}
+LAYERS = ({"n_layers": 1, "n_filters": 8}, {"n_layers": 2, "n_filters": 16})
+GROUPS = ({"n_filters": 8, "n_blocks": 2}, {"n_filters": 16, "n_blocks": 2})
+SMALL = {
+    "vgg": ("vgg/vgg.py", {"groups": LAYERS, "n_units": (32,)}),
+    "vgg with batch normalization": ("vgg/vgg.py", {"groups": LAYERS, "n_units": (), "batch_normalization": True}),
+    "resnet_v1": ("resnet/resnet_v1.py", {"groups": GROUPS}),
+    "resnet_v1_5": ("resnet/resnet_v1.py", {"groups": GROUPS, "strided_convolution": "3x3"}),
+    "resnet_v2": ("resnet/resnet_v2.py", {"groups": GROUPS}),
+    "resnet_v2 for CIFAR-10": ("resnet/resnet_v2.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
+    "resnet_basic": ("resnet/resnet_basic.py", {"groups": GROUPS}),
+    "resnet_basic for CIFAR-10": ("resnet/resnet_basic.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
+    "resnet_basic with zero padding": (
+        "resnet/resnet_basic.py",
+        {"groups": GROUPS, "stem": CIFAR10_STEM, "shortcut": "zero_padding"},
+    ),
+}
+small = pytest.mark.parametrize("path, metaparameters", SMALL.values(), ids=SMALL)
+every_module = pytest.mark.parametrize("path", MODULES)
+
+
+def images(n=16, size=32):
+    return np.random.default_rng(0).normal(size=(n, size, size, 3)).astype("float32")
+
+
+def test_every_module_has_a_small_network_here():
+    assert {path for path, _ in SMALL.values()} == set(MODULES)
+
+
+def shape_tables(path):
+    """Return {network: [(stage, input shape, output shape), ...]} as the module's header has them."""
+    tables, name = {}, None
+    for line in load(path).__doc__.split("\n"):
+        if match := re.fullmatch(r"    (\w+)", line):
+            name = match[1]
+        if match := re.match(r"    (stem|group|classifier) [\d ]*\(([^)]*)\) -> \(([^)]*)\)", line):
+            sizes = [tuple(int(n) for n in match[i].split(",") if n.strip()) for i in (2, 3)]
+            tables.setdefault(name, []).append((match[1], *sizes))
+    return tables
+
+
+TABLES = [(path, name) for path in MODULES for name in shape_tables(path)]
+
+
+@pytest.mark.parametrize("path, name", TABLES)
+def test_header_tells_the_shapes(path, name, monkeypatch):
+    module, seen = load(path), []
+
+    def watched(stage):
+        function = getattr(module, stage)
+
+        def watch(x, *args, **kwargs):
+            outputs = function(x, *args, **kwargs)
+            seen.append((stage, x.shape[1:], outputs.shape[1:]))
+            return outputs
+
+        return watch
+
+    for stage in ("stem", "group", "classifier"):
+        monkeypatch.setattr(module, stage, watched(stage))
+    table = shape_tables(path)[name]
+    module.build(module.METAPARAMETERS[name], table[0][1], table[-1][2][0])
+    assert seen == table
+
+
+@every_module
+def test_header_has_a_shape_table(path):
+    assert all(len(table) >= 4 for table in shape_tables(path).values()) and shape_tables(path)
+
+
+@small
+def test_two_builds_are_the_same_network(path, metaparameters):
+    module = load(path)
+    given, table = copy.deepcopy(metaparameters), copy.deepcopy(module.METAPARAMETERS)
+    first, second = (module.build(given, (64, 64, 3), 7) for _ in range(2))
+    assert [layer.__class__ for layer in first.layers] == [layer.__class__ for layer in second.layers]
+    assert [w.shape for w in first.weights] == [w.shape for w in second.weights]
+    assert given == metaparameters and module.METAPARAMETERS == table
+    assert first.output_shape == (None, 7)
+
+
+@every_module
+def test_metaparameters_are_immutable(path):
+    def lists(value):
+        if isinstance(value, dict):
+            return any(lists(item) for item in value.values())
+        return isinstance(value, (list, set)) or isinstance(value, tuple) and any(lists(item) for item in value)
+
+    assert not lists(load(path).METAPARAMETERS)
+
+
+@small
+def test_a_training_step_moves_every_filter(path, metaparameters):
+    keras.utils.set_random_seed(0)
+    model = load(path).build(metaparameters, (32, 32, 3), 10)
+    convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
+    before = [layer.kernel.numpy() for layer in convolutions]
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    model.fit(images(64), np.arange(64) % 10, batch_size=64, verbose=0)
+    for layer, kernel in zip(convolutions, before, strict=True):
+        moved = abs(layer.kernel.numpy() - kernel).reshape(-1, kernel.shape[-1]).max(0)
+        assert (moved > 0).all(), f"{layer.name}: {(moved == 0).sum()} of {len(moved)} filters stayed"
+
+
+@small
+def test_saved_and_loaded_in_safe_mode_predicts_the_same(path, metaparameters, tmp_path):
+    model = load(path).build(metaparameters, (32, 32, 3), 10)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_allclose(loaded.predict(images(), verbose=0), model.predict(images(), verbose=0), atol=1e-6)
+
+
+@small
+def test_predictions_are_probabilities(path, metaparameters):
+    outputs = load(path).build(metaparameters, (32, 32, 3), 10).predict(images(), verbose=0)
+    assert outputs.shape == (16, 10) and (outputs >= 0).all()
+    np.testing.assert_allclose(outputs.sum(-1), 1, atol=1e-5)
+
+
+@small
+def test_stem_and_learner_are_a_backbone(path, metaparameters):
+    module = load(path)
+    inputs = Input((64, 64, 3))
+    features = module.learner(module.stem(inputs), metaparameters["groups"])
+    assert Model(inputs, layers.GlobalMaxPooling2D()(features)).output_shape == (None, features.shape[-1])
+
+
+def test_import_builds_and_prints_nothing():
+    script = (
+        "import keras, pathlib, sys\n"
+        "def refuse(*args, **kwargs): raise AssertionError('a layer was made at import')\n"
+        "keras.layers.Layer.__init__ = keras.Model.__init__ = refuse\n"
+        "for path in sys.argv[1:]: exec(pathlib.Path(path).read_text(), {'__name__': 'module'})\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, *MODULES], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == ""
+
+
+@small
+def test_pasted_into_an_empty_namespace_builds(path, metaparameters):
+    namespace = {}
+    exec((ROOT / path).read_text(), namespace)
+    assert namespace["build"](metaparameters, (32, 32, 3), 5).output_shape == (None, 5)
+
+
+@every_module
+def test_functions_need_only_imports_and_functions(path):
+    """So that each can be pasted elsewhere with the functions it calls: no function reads a constant of the module."""
+    tree = ast.parse((ROOT / path).read_text())
+    constants = {t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    for function in (n for n in tree.body if isinstance(n, ast.FunctionDef)):
+        names = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
+        assert not names & constants, f"{function.name} reads {names & constants}"
+
+
+@every_module
+def test_public_functions_say_what_they_do(path):
+    module = load(path)
+    order = [n.name for n in ast.parse((ROOT / path).read_text()).body if isinstance(n, ast.FunctionDef)]
+    assert all(getattr(module, name).__doc__ for name in order)
+    stages = [name for name in order if name in ("build", "stem", "learner", "group", "classifier")]
+    assert stages == ["build", "stem", "learner", "group", "classifier"]  # the order in which an image flows
+
+
+@every_module
+def test_batch_normalization_is_the_papers(path):
+    seen = 0
+    for _, metaparameters in (row for row in SMALL.values() if row[0] == path):
+        for layer in load(path).build(metaparameters, (32, 32, 3), 10).layers:
+            if isinstance(layer, layers.BatchNormalization):
+                assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
+                seen += 1
+    assert seen

@@ -1,0 +1,219 @@
+"""Every train.py, run as its user runs it: on synthetic images, in seconds, killed, continued, given wrong flags."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from folders import FOLDERS, ROOT, load
+
+SHORT = ["--data", "synthetic", "--limit", "300", "--epochs", "2", "--batch-size", "100"]
+every_folder = pytest.mark.parametrize("folder", FOLDERS)
+
+
+def run(script, *arguments, cwd=ROOT, **kwargs):
+    command = [sys.executable, script, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **kwargs)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def finished(request, tmp_path_factory):
+    """A folder copied out and run there, as a reader copies it: (folder name, where it ran, what it printed)."""
+    where = tmp_path_factory.mktemp(request.param)
+    shutil.copytree(ROOT / request.param, where / "copy", ignore=shutil.ignore_patterns("results", "__pycache__"))
+    done = run("copy/train.py", *SHORT, "--output", "out", cwd=where)
+    assert done.returncode == 0, done.stderr
+    return request.param, where, done.stdout
+
+
+def test_outputs(finished):
+    folder, where, printed = finished
+    out = where / "out"
+    assert {path.name for path in out.iterdir()} == {
+        "model.keras", "history.csv", "curves.png", "predictions.png", "results.json",
+    }
+    results = json.loads((out / "results.json").read_text())
+    assert set(results) >= {
+        "model", "data", "parameters", "epochs", "batch_size", "learning_rate", "seed", "seconds", "validation_loss",
+        "validation_accuracy", "test_loss", "test_accuracy", "versions", "backend", "command",
+    }
+    assert results["data"] == "synthetic" and "synthetic shapes, not CIFAR-10" in printed
+    assert (results["epochs"], results["batch_size"], results["limit"], results["seed"]) == (2, 100, 300, 0)
+    assert results["backend"] == keras.config.backend() and results["versions"]["keras"] == keras.__version__
+    assert results["command"] == "python copy/train.py " + " ".join(SHORT) + " --output out"
+    history = rows(out / "history.csv")
+    assert [row["epoch"] for row in history] == ["0", "1"]
+    assert results["seconds"] == pytest.approx(sum(float(row["seconds"]) for row in history), abs=0.1)
+    for name in ("curves.png", "predictions.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG") and (out / name).stat().st_size > 10_000
+
+
+def test_saved_model_takes_raw_pixels_and_holds_the_network(finished):
+    folder, where, _ = finished
+    results = json.loads((where / "out" / "results.json").read_text())
+    model = keras.saving.load_model(where / "out" / "model.keras", safe_mode=True)
+    assert model.input.dtype == "uint8"
+    splits, _ = load(f"{folder}/data.py").load("synthetic", 300, 0)
+    for split in ("test", "validation"):
+        x, y = splits[split]
+        accuracy = (model.predict(x, verbose=0).argmax(-1) == y).mean()
+        assert accuracy == pytest.approx(results[f"{split}_accuracy"], abs=1e-6)
+
+    network = model.get_layer(results["model"])  # the model without its pre-stem
+    assert sum(v.numpy().size for v in network.trainable_variables) == results["parameters"]
+    mean, variance = splits["training"][0].mean((0, 1, 2)), splits["training"][0].var((0, 1, 2))
+    normalized = ((x - mean) / np.sqrt(variance)).astype("float32")
+    np.testing.assert_allclose(network.predict(normalized, verbose=0), model.predict(x, verbose=0), atol=1e-4)
+
+
+def test_a_finished_run_is_not_overwritten_unasked(finished):
+    _, where, _ = finished
+    before = (where / "out" / "results.json").read_text()
+    again = run("copy/train.py", *SHORT, "--output", "out", cwd=where)
+    assert again.returncode == 0 and "finished" in again.stdout and "--overwrite" in again.stdout
+    other = run("copy/train.py", *SHORT, "--output", "out", "--seed", 1, cwd=where)
+    assert other.returncode == 2 and "another run" in other.stderr and "--overwrite" in other.stderr
+    assert (where / "out" / "results.json").read_text() == before
+    anew = run("copy/train.py", *SHORT, "--output", "out", "--seed", 1, "--overwrite", cwd=where)
+    assert anew.returncode == 0, anew.stderr
+    assert json.loads((where / "out" / "results.json").read_text())["seed"] == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_run_goes_on(how, tmp_path):
+    command = [sys.executable, "vgg/train.py", "--data", "synthetic", "--limit", "400", "--epochs", "3"]
+    command += ["--batch-size", "100", "--output", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out" / "backup" / "training_metadata.json").exists():  # written when an epoch is finished
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    if how == signal.SIGINT:
+        assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
+    assert not (tmp_path / "out" / "results.json").exists()
+    before = rows(tmp_path / "out" / "history.csv")
+    assert 1 <= len(before) < 3
+
+    other = run(*command[1:], "--learning-rate", 0.5)  # would go on from another run's weights
+    assert other.returncode == 2 and "another run" in other.stderr
+    done = run(*command[1:])
+    assert done.returncode == 0, done.stderr
+    assert "Epoch 1/3" not in done.stdout and "Epoch 3/3" in done.stdout
+    after = rows(tmp_path / "out" / "history.csv")
+    assert [row["epoch"] for row in after] == ["0", "1", "2"]
+    assert float(after[0]["loss"]) == pytest.approx(float(before[0]["loss"]), rel=1e-6)
+    assert not (tmp_path / "out" / "backup").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_sentence(tmp_path):
+    done = run("vgg/train.py", *SHORT, "--model", "vgg11", "--learning-rate", 1e6, "--output", tmp_path / "out")
+    assert done.returncode == 1 and "the loss is not finite" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+@every_folder
+@pytest.mark.parametrize(
+    "flags, sentence",
+    [
+        (["--model", "alexnet"], "alexnet"),
+        (["--epochs", "0"], "--epochs must be at least 1, got 0"),
+        (["--epochs", "-2"], "--epochs must be at least 1, got -2"),
+        (["--epochs", "two"], "two"),
+        (["--batch-size", "0"], "--batch-size must be 1 to 45000"),
+        (["--batch-size", "45001"], "--batch-size must be 1 to 45000"),
+        (["--data", "synthetic", "--batch-size", "4501"], "--batch-size must be 1 to 4500"),
+        (["--limit", "100"], "--batch-size must be 1 to 100"),
+        (["--limit", "0"], "--limit must be 1 to 45000, got 0"),
+        (["--data", "synthetic", "--limit", "5000"], "--limit must be 1 to 4500, got 5000"),
+        (["--learning-rate", "0"], "--learning-rate must be above 0 and finite"),
+        (["--learning-rate", "nan"], "--learning-rate must be above 0 and finite"),
+        (["--learning-rate", "inf"], "--learning-rate must be above 0 and finite"),
+        (["--seed", "-1"], "--seed must be 0 to"),
+        (["--data", "/no/such/folder"], "--data must be cifar10, synthetic or a folder, got /no/such/folder"),
+        (["--output", "/proc/no"], "--output /proc/no cannot be written"),
+        (["--output", __file__], "cannot be written"),
+        (["--dropout", "0.5"], "--dropout"),
+    ],
+)
+def test_wrong_flags_are_refused_before_data_are_loaded(folder, flags, sentence, monkeypatch, capsys, tmp_path):
+    module = load(f"{folder}/train.py")
+    monkeypatch.setattr(module.data, "load", lambda *args: pytest.fail("data were loaded"))
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        module.main()
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert sentence in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_of_unknown_origin_are_not_overwritten(tmp_path):
+    (tmp_path / "model.keras").write_text("somebody's")
+    done = run("vgg/train.py", *SHORT, "--output", tmp_path)
+    assert done.returncode == 2 and "model.keras" in done.stderr
+    assert (tmp_path / "model.keras").read_text() == "somebody's"
+
+
+@every_folder
+def test_help_names_every_default(folder, monkeypatch, capsys):
+    module = load(f"{folder}/train.py")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
+    with pytest.raises(SystemExit):
+        module.parse_arguments()
+    printed = " ".join(capsys.readouterr().out.split())
+    for value, reason in module.DEFAULTS.values():
+        assert reason in printed and (value is None or f"default {value}: " in printed)
+
+
+@every_folder
+def test_weight_decay_is_the_papers(folder):
+    """One step from a zero gradient shrinks a kernel by learning rate times weight decay, and nothing else."""
+    module = load(f"{folder}/train.py")
+    kernel = keras.Variable(np.full((3, 3), 2.0))
+    penalty = keras.regularizers.L2(module.WEIGHT_DECAY / 2)
+    assert float(penalty(kernel)) == pytest.approx(module.WEIGHT_DECAY / 2 * 9 * 4)
+    assert module.WEIGHT_DECAY == {"vgg": 5e-4, "resnet": 1e-4}[folder]  # VGG section 3.1, ResNet section 3.4
+    assert module.MOMENTUM == 0.9
+
+
+@every_folder
+def test_pre_stem(folder):
+    module = load(f"{folder}/train.py")
+    keras.utils.set_random_seed(0)
+    mean, variance = np.array([10.0, 20.0, 30.0]), np.array([4.0, 9.0, 16.0])
+    inputs = keras.Input((32, 32, 3), dtype="uint8")
+    model = keras.Model(inputs, module.pre_stem(inputs, mean, variance))
+    x = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3)).astype("uint8")
+    expected = (x - mean) / np.sqrt(variance)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-4)  # as it is in use
+
+    trained = keras.ops.convert_to_numpy(model(x, training=True))
+    flips, shifts = [], []
+    for image, changed in zip(expected, trained, strict=True):
+        padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))  # zeros come in from outside
+        crops = {
+            (flip, row, column): padded[:, :: -1 if flip else 1][row : row + 32, column : column + 32]
+            for flip in (False, True)
+            for row in range(9)
+            for column in range(9)
+        }
+        ((flip, *shift),) = [key for key, crop in crops.items() if np.allclose(crop, changed, atol=1e-3)]  # just one
+        flips.append(flip)
+        shifts.append(tuple(shift))
+    assert 70 < sum(flips) < 130
+    assert len(set(shifts)) > 40

@@ -1,0 +1,222 @@
+"""Train a VGG on CIFAR-10.
+
+    python vgg/train.py --data synthetic --epochs 3    # a minute, without a network
+    python vgg/train.py                                # CIFAR-10, half an hour on 2 cores
+
+The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.
+Interrupted, the same command goes on from the last finished epoch.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import keras
+from keras import Input, Model, callbacks, layers, optimizers, regularizers
+
+import data
+import report
+import vgg
+
+# name: the function that builds it, its metaparameters, and the learning rate to train it with
+MODELS = {
+    name: (vgg.build, metaparameters, 0.1 if metaparameters.get("batch_normalization") else 0.01)
+    for name, metaparameters in vgg.METAPARAMETERS.items()
+}
+
+# Hyperparameters with a flag, each with its reason, which --help shows.
+DEFAULTS = {
+    "model": ("vgg8_cifar10", "2 cores train it in half an hour"),
+    "epochs": (20, "what fits into that half hour"),
+    "batch_size": (128, "the papers' for CIFAR-10"),
+    "learning_rate": (None, "0.1 with batch normalization; 0.01 without, where more diverges or stays at 2.303"),
+    "seed": (0, "another gives another split, other initial weights and other synthetic images"),
+}
+# Hyperparameters without a flag.
+MOMENTUM = 0.9  # all the papers'; Nesterov's form is their later code's
+WEIGHT_DECAY = 5e-4  # VGG, section 3.1
+WARMUP = 0.1  # the share of the steps in which the learning rate rises: the first gradients are the wildest
+
+
+def pre_stem(inputs, mean, variance):
+    """Normalize the images and, in training only, flip and shift them: (N, H, W, 3) in pixels 0 to 255, same shape out.
+
+    Args:
+        inputs: images (N, H, W, 3), uint8 or float, 0 to 255.
+        mean, variance: of each channel over the training images.
+
+    Returns:
+        Images (N, H, W, 3) of about zero mean and unit variance; half of them mirrored, and all shifted by up to
+        4 pixels, what comes in from outside being 0, the mean (He et al. 2015, section 4.2: pad by 4 and crop).
+    """
+    height, width = inputs.shape[1:3]
+    x = layers.Normalization(mean=mean, variance=variance)(inputs)
+    x = layers.RandomFlip("horizontal")(x)
+    return layers.RandomTranslation(4 / height, 4 / width, fill_mode="constant", interpolation="nearest")(x)
+
+
+# Everything below is the same in every folder.
+
+
+def main():
+    """Read the command line, train, and leave the results in the output folder."""
+    args = parse_arguments()
+    if claim(args.output, args.overwrite, settings(args)):
+        print(f"{args.output} holds this run, finished: --overwrite would train it anew.")
+        return
+    keras.utils.set_random_seed(args.seed)
+    try:
+        splits, classes = data.load(args.data, args.limit, args.seed)
+    except data.DataError as error:
+        refuse(error)
+    try:
+        train(args, splits, len(classes))
+    except KeyboardInterrupt:
+        print("\nInterrupted: the same command goes on from the last finished epoch.", file=sys.stderr)
+        sys.exit(130)
+    except RuntimeError as error:
+        if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
+            raise
+        sys.exit(f"train.py: the loss is not finite any more, try a --learning-rate below {args.learning_rate:g}")
+    report.write_results(args.output, settings(args), splits, classes)
+    shutil.rmtree(args.output / "backup")
+
+
+def parse_arguments():
+    """Return the arguments, defaults filled in; one that cannot work ends the program with exit status 2."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = refuse
+    about = {name: reason if value is None else f"{value}: {reason}" for name, (value, reason) in DEFAULTS.items()}
+    value = {name: value for name, (value, _) in DEFAULTS.items()}
+    parser.add_argument("--model", choices=MODELS, default=value["model"], help=f"default {about['model']}")
+    parser.add_argument("--data", default="cifar10", help=(
+        "cifar10 (default: the data set of the papers, 170 MB, downloaded once), "
+        "synthetic (drawn from the seed, no network), or a folder with CIFAR-10's binary files"
+    ))
+    parser.add_argument("--epochs", type=int, default=value["epochs"], help=f"default {about['epochs']}")
+    parser.add_argument("--batch-size", type=int, default=value["batch_size"], help=f"default {about['batch_size']}")
+    parser.add_argument("--learning-rate", type=float, help=f"the highest, default {about['learning_rate']}")
+    parser.add_argument("--limit", type=int, help="train on N images, test on at most N; default all: more is better")
+    parser.add_argument("--seed", type=int, default=value["seed"], help=f"default {about['seed']}")
+    parser.add_argument("--output", type=Path, help="default runs/MODEL: one run a folder")
+    parser.add_argument("--overwrite", action="store_true", help="first remove the run that the output folder holds")
+    args = parser.parse_args()
+
+    if args.learning_rate is None:
+        args.learning_rate = MODELS[args.model][2]
+    args.output = args.output or Path("runs") / args.model
+    n_images = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
+    if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
+        refuse(f"--data must be cifar10, synthetic or a folder, got {args.data}")
+    if args.limit is not None and not 1 <= args.limit <= n_images:
+        refuse(f"--limit must be 1 to {n_images}, got {args.limit}")
+    if args.epochs < 1:
+        refuse(f"--epochs must be at least 1, got {args.epochs}")
+    if not 1 <= args.batch_size <= (args.limit or n_images):
+        refuse(f"--batch-size must be 1 to {args.limit or n_images}, the images to train on, got {args.batch_size}")
+    if not 0 < args.learning_rate < math.inf:
+        refuse(f"--learning-rate must be above 0 and finite, got {args.learning_rate}")
+    if not 0 <= args.seed < 2**32:
+        refuse(f"--seed must be 0 to {2**32 - 1}, got {args.seed}")
+    return args
+
+
+def refuse(message):
+    """End the program with one sentence and exit status 2, the status of a command that cannot work."""
+    print(f"train.py: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def settings(args):
+    """Return what makes two commands the same run, as a dictionary."""
+    names = ("model", "data", "limit", "epochs", "batch_size", "learning_rate", "seed")
+    return {name: getattr(args, name) for name in names}
+
+
+def claim(output, overwrite, settings):
+    """Take the output folder for this run; return whether the run in it is this one and finished.
+
+    A folder with another run in it, or with files of unknown origin under the names of ours, is refused.
+    """
+    backup, results = output / "backup" / "settings.json", output / "results.json"
+    found = [output / name for name in (*report.OUTPUTS, "backup") if (output / name).exists()]
+    try:
+        if overwrite:
+            for path in found:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif found:
+            record = results if results.exists() else backup
+            earlier = json.loads(record.read_text()) if record.exists() else {}
+            if any(earlier.get(name, record) != value for name, value in settings.items()):
+                refuse(f"{output} holds {found[0].name} of another run: choose another --output, or --overwrite")
+            return record == results
+        backup.parent.mkdir(parents=True)
+        report.write(backup, lambda path: path.write_text(json.dumps(settings)))
+    except OSError as error:
+        refuse(f"--output {output} cannot be written ({error.strerror}): choose another")
+    return False
+
+
+def train(args, splits, n_classes):
+    """Build the network behind its pre-stem and fit it; keep the epoch that is best on the validation images."""
+    x, y = splits["training"]
+    build, metaparameters, _ = MODELS[args.model]
+    network = build(metaparameters, x.shape[1:], n_classes)
+    network.name = args.model
+    inputs = Input(x.shape[1:], dtype="uint8", name="images")
+    model = Model(inputs, network(pre_stem(inputs, x.mean((0, 1, 2)), x.var((0, 1, 2)))))
+
+    for layer in network.layers:
+        if isinstance(layer, (layers.Conv2D, layers.Dense)):  # not biases, not batch normalization
+            layer.kernel.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # the gradient: WEIGHT_DECAY times the kernel
+    n_steps = args.epochs * math.ceil(len(x) / args.batch_size)
+    n_warmup = max(1, round(WARMUP * n_steps))
+    learning_rate = optimizers.schedules.CosineDecay(
+        args.learning_rate / 10, n_steps - n_warmup, warmup_target=args.learning_rate, warmup_steps=n_warmup
+    )
+    model.compile(
+        optimizers.SGD(learning_rate, MOMENTUM, nesterov=True),
+        loss="sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
+    history = report.read_history(args.output)
+    model.fit(
+        x,
+        y,
+        args.batch_size,
+        args.epochs,
+        validation_data=splits["validation"],
+        callbacks=[
+            callbacks.TerminateOnNaN(raise_error=True),
+            BestModel(args.output / "model.keras", max(history.get("val_accuracy", [-1.0]))),
+            callbacks.CSVLogger(args.output / "history.csv", append=True),
+            callbacks.BackupAndRestore(args.output / "backup", double_checkpoint=True, delete_checkpoint=False),
+        ],
+    )
+
+
+class BestModel(callbacks.Callback):
+    """Save the model after each epoch that is the best so far on the validation images; log how long the epoch took."""
+
+    def __init__(self, path, best):
+        super().__init__()
+        self.path, self.best = path, best  # best: the highest validation accuracy before an interruption
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save, and add the seconds to what the next callbacks see."""
+        logs["seconds"] = time.perf_counter() - self.start
+        if logs["val_accuracy"] > self.best:
+            self.best = logs["val_accuracy"]
+            report.write(self.path, self.model.save)
+
+
+if __name__ == "__main__":
+    main()
