@@ -67,24 +67,23 @@ def pre_stem(inputs, mean, variance):
 def main():
     """Read the command line, train, and leave the results in the output folder."""
     args = parse_arguments()
-    if claim(args.output, args.overwrite, settings(args)):
+    if claim(args):
         print(f"{args.output} holds this run, finished: --overwrite would train it anew.")
         return
     keras.utils.set_random_seed(args.seed)
     try:
         splits, classes = data.load(args.data, args.limit, args.seed)
+        train(args, splits, len(classes))
+        report.write_results(args.output, settings(args), splits, classes)
     except data.DataError as error:
         refuse(error)
-    try:
-        train(args, splits, len(classes))
     except KeyboardInterrupt:
         print("\nInterrupted: the same command goes on from the last finished epoch.", file=sys.stderr)
         sys.exit(130)
     except RuntimeError as error:
         if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
             raise
-        sys.exit(f"train.py: the loss is not finite any more, try a --learning-rate below {args.learning_rate:g}")
-    report.write_results(args.output, settings(args), splits, classes)
+        sys.exit(f"train.py: the loss is not finite: --overwrite with a --learning-rate below {args.learning_rate:g}")
     shutil.rmtree(args.output / "backup")
 
 
@@ -95,18 +94,19 @@ def parse_arguments():
     parser.error = refuse
     about = {name: reason if value is None else f"{value}: {reason}" for name, (value, reason) in DEFAULTS.items()}
     value = {name: value for name, (value, _) in DEFAULTS.items()}
-    parser.add_argument("--model", choices=MODELS, default=value["model"], help=f"default {about['model']}")
-    parser.add_argument("--data", default="cifar10", help=(
-        "cifar10 (default: the data set of the papers, 170 MB, downloaded once), "
-        "synthetic (drawn from the seed, no network), or a folder with CIFAR-10's binary files"
-    ))
-    parser.add_argument("--epochs", type=int, default=value["epochs"], help=f"default {about['epochs']}")
-    parser.add_argument("--batch-size", type=int, default=value["batch_size"], help=f"default {about['batch_size']}")
-    parser.add_argument("--learning-rate", type=float, help=f"the highest, default {about['learning_rate']}")
-    parser.add_argument("--limit", type=int, help="train on N images, test on at most N; default all: more is better")
-    parser.add_argument("--seed", type=int, default=value["seed"], help=f"default {about['seed']}")
-    parser.add_argument("--output", type=Path, help="default runs/MODEL: one run a folder")
-    parser.add_argument("--overwrite", action="store_true", help="first remove the run that the output folder holds")
+    flag = parser.add_argument
+    flag("--model", metavar="NAME", choices=MODELS, default=value["model"],
+         help=f"default {about['model']}; all: {', '.join(MODELS)}")
+    flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
+         help="default cifar10: the papers' images, 170 MB, downloaded once; synthetic is drawn from the seed, without "
+         "a network; FOLDER holds the binary files of CIFAR-10")
+    flag("--epochs", metavar="N", type=int, default=value["epochs"], help=f"default {about['epochs']}")
+    flag("--batch-size", metavar="N", type=int, default=value["batch_size"], help=f"default {about['batch_size']}")
+    flag("--learning-rate", metavar="X", type=float, help=f"the highest one; default {about['learning_rate']}")
+    flag("--limit", metavar="N", type=int, help="train on N images and test on as many; default all: more teach more")
+    flag("--seed", metavar="N", type=int, default=value["seed"], help=f"default {about['seed']}")
+    flag("--output", metavar="DIR", type=Path, help="default runs/NAME: a folder holds one run")
+    flag("--overwrite", action="store_true", help="first remove the run in the output folder; default: go on with it")
     args = parser.parse_args()
 
     if args.learning_rate is None:
@@ -143,25 +143,27 @@ def settings(args):
 
 
 # Copied from vgg/train.py
-def claim(output, overwrite, settings):
-    """Take the output folder for this run; return whether the run in it is this one and finished.
+def claim(args):
+    """Take the output folder for this run; return whether it holds this very run, finished.
 
-    A folder with another run in it, or with files of unknown origin under the names of ours, is refused.
+    A folder that holds another run, or files of unknown origin under the names of ours, is refused.
     """
-    backup, results = output / "backup" / "settings.json", output / "results.json"
+    output, backup = args.output, args.output / "backup"
     found = [output / name for name in (*report.OUTPUTS, "backup") if (output / name).exists()]
     try:
-        if overwrite:
+        if args.overwrite:
             for path in found:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         elif found:
-            record = results if results.exists() else backup
+            record = output / "results.json" if output / "results.json" in found else backup / "settings.json"
             earlier = json.loads(record.read_text()) if record.exists() else {}
-            if any(earlier.get(name, record) != value for name, value in settings.items()):
+            if any(earlier.get(name, earlier) != value for name, value in settings(args).items()):
                 refuse(f"{output} holds {found[0].name} of another run: choose another --output, or --overwrite")
-            return record == results
-        backup.parent.mkdir(parents=True)
-        report.write(backup, lambda path: path.write_text(json.dumps(settings)))
+            if not (backup / "training_metadata.json").exists():  # killed in its first epoch, perhaps while saving it
+                (backup / "latest.weights.h5").unlink(missing_ok=True)
+            return record.name == "results.json"
+        backup.mkdir(parents=True)
+        report.write(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
     except OSError as error:
         refuse(f"--output {output} cannot be written ({error.strerror}): choose another")
     return False
@@ -183,7 +185,7 @@ def train(args, splits, n_classes):
     n_steps = args.epochs * math.ceil(len(x) / args.batch_size)
     n_warmup = max(1, round(WARMUP * n_steps))
     learning_rate = optimizers.schedules.CosineDecay(
-        args.learning_rate / 10, n_steps - n_warmup, warmup_target=args.learning_rate, warmup_steps=n_warmup
+        args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
     model.compile(
         optimizers.SGD(learning_rate, MOMENTUM, nesterov=True),

@@ -89,7 +89,7 @@ def test_parameters_with_zero_padding(name):
 
 
 def count(module, metaparameters, input_shape, n_classes):
-    """Build the whole graph and count; all that is left out are the numbers in its variables, a minute of random ones."""
+    """Build the whole graph and count; only the numbers in its variables, a minute of random ones, are left out."""
     with keras.StatelessScope(initialize_variables=False):
         model = module.build(metaparameters, input_shape, n_classes)
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

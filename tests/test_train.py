@@ -119,6 +119,72 @@ def test_an_interrupted_run_goes_on(how, tmp_path):
     assert not (tmp_path / "out" / "backup").exists()
 
 
+def test_a_kill_after_the_last_epoch_loses_nothing(monkeypatch, tmp_path, capsys):
+    """Between the last epoch and results.json lies the evaluation; a kill there must not train everything again."""
+    module = load("vgg/train.py")
+    monkeypatch.setattr(sys, "argv", ["vgg/train.py", *SHORT, "--output", str(tmp_path / "out")])
+
+    class Killed(Exception):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module.report, "write_results", kill)
+        module.main()
+    history = (tmp_path / "out" / "history.csv").read_text()
+    assert history.count("\n") == 3
+    capsys.readouterr()
+    module.main()
+    assert "Epoch" not in capsys.readouterr().out
+    assert rows(tmp_path / "out" / "history.csv")[1]["loss"][:6] == history.split("\n")[2].split(",")[2][:6]
+    assert (tmp_path / "out" / "results.json").exists() and not (tmp_path / "out" / "backup").exists()
+
+
+def test_a_kill_in_the_first_epoch_starts_anew(tmp_path):
+    """Killed while it saved its first epoch, a run leaves half a file of weights."""
+    one_step = ["--data", "synthetic", "--limit", 20, "--batch-size", 20, "--epochs", 1, "--output", tmp_path]
+    done = run("vgg/train.py", *one_step)
+    assert done.returncode == 0, done.stderr  # and a run of one step is a run
+    settings = json.loads((tmp_path / "results.json").read_text())
+    for path in tmp_path.iterdir():
+        path.unlink()
+    (tmp_path / "backup").mkdir()
+    names = ("model", "data", "limit", "epochs", "batch_size", "learning_rate", "seed")
+    (tmp_path / "backup" / "settings.json").write_text(json.dumps({name: settings[name] for name in names}))
+    (tmp_path / "backup" / "latest.weights.h5").write_bytes(b"\x89HDF\r\n half a file")
+    done = run("vgg/train.py", *one_step)
+    assert done.returncode == 0, done.stderr
+    assert [row["epoch"] for row in rows(tmp_path / "history.csv")] == ["0"]
+
+
+def test_a_file_half_saved_falls_back_to_the_epoch_before(tmp_path):
+    """Killed while it saved a later epoch, a run goes on from the one before."""
+    module = load("vgg/train.py")
+    backup = tmp_path / "backup"
+    x, y = np.zeros((8, 4, 4, 1)), np.arange(8) % 2
+
+    def fit(epochs):
+        model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        callback = module.callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False)
+        return model.fit(x, y, epochs=epochs, callbacks=[callback], verbose=0).epoch
+
+    assert fit(3) == [0, 1, 2]
+    weights = backup / "latest.weights.h5"
+    weights.write_bytes(weights.read_bytes()[:1_000])
+    assert fit(4) == [2, 3]  # the third epoch again
+
+
+def test_a_network_without_batch_normalization_leaves_the_loss_of_a_guess(tmp_path):
+    """The loss of a uniform guess is ln 10 = 2.303; that is where VGG stays with other weights or rates."""
+    flags = ["--data", "synthetic", "--limit", 2000, "--epochs", 3, "--batch-size", 50]
+    done = run("vgg/train.py", "--model", "vgg11", *flags, "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "results.json").read_text())["test_loss"] < 2.1
+
+
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(tmp_path):
     done = run("vgg/train.py", *SHORT, "--model", "vgg11", "--learning-rate", 1e6, "--output", tmp_path / "out")
     assert done.returncode == 1 and "the loss is not finite" in done.stderr and "Traceback" not in done.stderr

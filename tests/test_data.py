@@ -1,0 +1,152 @@
+"""The images: where they come from, how they are split, and what is said when they cannot be had."""
+
+import numpy as np
+import pytest
+from folders import FOLDERS, load
+
+# data.py is the same file in every folder, by test_copies.py
+data = load(f"{FOLDERS[0]}/data.py")
+FILES = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+
+
+@pytest.fixture(scope="module")
+def binary_files(tmp_path_factory):
+    """Files in the official layout; the n-th image is all of the color (n % 251, n % 241, n % 239)."""
+    folder = tmp_path_factory.mktemp("data") / "cifar-10-batches-bin"
+    folder.mkdir()
+    for i, name in enumerate(FILES):
+        n = np.arange(i * 10_000, (i + 1) * 10_000)
+        columns = [np.repeat((n % k)[:, None], 1_024, 1) for k in (251, 241, 239)]
+        np.concatenate([(n % 10)[:, None], *columns], 1).astype("uint8").tofile(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_binary_files(binary_files, inner):
+    training, test = data.read_folder(binary_files if inner else binary_files.parent)
+    for (images, labels), first in ((training, 0), (test, 50_000)):
+        n = np.arange(first, first + len(labels))
+        assert images.shape == (len(n), 32, 32, 3) and images.dtype == "uint8" and labels.dtype == "int32"
+        np.testing.assert_array_equal(labels, n % 10)
+        np.testing.assert_array_equal(images[:, 31, 5], np.stack([n % 251, n % 241, n % 239], 1))
+    assert (len(training[1]), len(test[1])) == (50_000, 10_000)
+
+
+def test_binary_files_are_rows_of_red_then_green_then_blue(binary_files, tmp_path):
+    for name in FILES:
+        (tmp_path / name).symlink_to(binary_files / name)
+    (tmp_path / FILES[0]).unlink()
+    record = np.zeros((10_000, 3_073), "uint8")
+    record[0, 1 + 1_024 + 32 * 3 + 7] = 200  # green, row 3, column 7
+    record.tofile(tmp_path / FILES[0])
+    (images, _), _ = data.read_folder(tmp_path)
+    assert np.argwhere(images[0]).tolist() == [[3, 7, 1]]
+
+
+def spoil(how, path):
+    if how == "missing":
+        path.unlink()
+    elif how == "a folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        content = np.fromfile(path, "uint8")
+        path.unlink()
+        if how == "short":
+            content = content[:-3_073]
+        elif how == "mislabelled":
+            content[5 * 3_073] = 17
+        else:
+            content = content[:0]
+        content.tofile(path)
+
+
+@pytest.mark.parametrize("name", [FILES[0], FILES[-1]])
+@pytest.mark.parametrize("how", ["missing", "short", "mislabelled", "empty", "a folder"])
+def test_spoilt_files_are_named(how, name, binary_files, tmp_path):
+    for file in FILES:
+        (tmp_path / file).symlink_to(binary_files / file)
+    spoil(how, tmp_path / name)
+    with pytest.raises(data.DataError, match=name) as error:
+        data.load(tmp_path)
+    assert "\n" not in str(error.value)
+    said = {"mislabelled": "0 to 9, got 17", "short": "got 30,726,927 bytes", "empty": "got 0 bytes"}.get(how, "cannot")
+    assert said in str(error.value)
+
+
+def test_the_split_is_45000_and_5000_by_the_seed(binary_files):
+    splits, classes = data.load(binary_files, seed=3)
+    numbers = {}
+    for name, (images, _) in splits.items():  # an image's color is its number, by the Chinese remainder theorem
+        numbers[name] = set(map(tuple, images[:, 0, 0].tolist()))
+    assert {name: len(found) for name, found in numbers.items()} == {
+        "training": 45_000, "validation": 5_000, "test": 10_000,
+    }
+    assert not numbers["training"] & numbers["validation"]
+    assert not numbers["test"] & (numbers["training"] | numbers["validation"])
+    assert classes == data.CLASSES
+
+    again, other = data.load(binary_files, seed=3)[0], data.load(binary_files, seed=4)[0]
+    np.testing.assert_array_equal(splits["training"][0], again["training"][0])
+    assert not np.array_equal(splits["training"][0], other["training"][0])
+
+
+@pytest.mark.parametrize("limit", [1, 9, 100, 4_500])
+def test_limit_is_the_number_of_images_to_train_on(limit):
+    splits, _ = data.load("synthetic", limit)
+    assert len(splits["training"][1]) == limit
+    assert len(splits["validation"][1]) == max(1, limit // 9)
+    assert len(splits["test"][1]) == min(limit, 1_000)
+
+
+def test_n_training_is_what_load_gives():
+    assert len(data.load("synthetic")[0]["training"][1]) == data.N_TRAINING["synthetic"]
+    assert data.N_TRAINING["cifar10"] == 45_000
+
+
+def test_synthetic_images():
+    images, labels = data.synthetic(2_000, seed=5)
+    assert images.shape == (2_000, 32, 32, 3) and images.dtype == "uint8" and labels.dtype == "int32"
+    assert np.bincount(labels, minlength=10).min() > 100 and labels.max() == 9 == len(data.SYNTHETIC_CLASSES) - 1
+    again, other = data.synthetic(2_000, seed=5), data.synthetic(2_000, seed=6)
+    np.testing.assert_array_equal(images, again[0])
+    assert not np.array_equal(images, other[0])
+
+
+def test_synthetic_images_are_not_trivial():
+    """The best linear classifier of the pixels, by least squares, is little better than chance."""
+    images, labels = data.synthetic(5_000, seed=0)
+    x = np.c_[images.reshape(len(images), -1) / 255, np.ones(len(images))].astype("float32")
+    targets = np.eye(10)[labels]
+    ridge = x[:4_000].T @ x[:4_000] + 10 * np.eye(x.shape[1])
+    guesses = (x[4_000:] @ np.linalg.solve(ridge, x[:4_000].T @ targets[:4_000])).argmax(-1)
+    assert (guesses == labels[4_000:]).mean() < 0.3
+
+
+def test_the_mirror_fills_the_cache_and_its_hash_is_checked(monkeypatch):
+    asked = []
+    monkeypatch.setattr(data.utils, "get_file", lambda *args, **kwargs: asked.append((args, kwargs)))
+    x, y = np.zeros((3, 32, 32, 3), "uint8"), np.array([[1], [2], [3]], "uint8")
+    monkeypatch.setattr(data.datasets.cifar10, "load_data", lambda: ((x, y), (x, y)))
+    (_, labels), _ = data.download()
+    assert labels.shape == (3,) and labels.dtype == "int32"
+    (args, kwargs), = asked
+    assert args == ("cifar-10-batches-py-target",)  # Keras' own name for it in its cache
+    assert kwargs["file_hash"] == "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+
+
+def test_without_a_network_one_sentence_says_what_to_do(monkeypatch):
+    asked = []
+
+    def fails(*args, **kwargs):
+        asked.append(args)
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(data.utils, "get_file", fails)
+    monkeypatch.setattr(data.datasets.cifar10, "load_data", fails)
+    with pytest.raises(data.DataError) as error:
+        data.load("cifar10")
+    assert len(asked) == 2  # the mirror, then Keras' origin
+    sentence = str(error.value)
+    assert "URL fetch failure" in sentence and "\n" not in sentence
+    assert "~/.keras/datasets" in sentence and "--data synthetic" in sentence
