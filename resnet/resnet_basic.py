@@ -29,9 +29,10 @@ Trainable parameters: resnet18 11,689,512, resnet34 21,797,672; for CIFAR-10, wi
 resnet20 272,474 and 269,722, resnet32 466,906 and 464,154, resnet44 661,338 and 658,586,
 resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962 (the paper, table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M);
 resnet14_wide 696,618 and 685,994.
-Differs from the paper: on CIFAR-10 the link that changes shape is a 1x1 convolution (option B) unless `shortcut` is
+Differs from the paper: on CIFAR-10 the shortcut that changes shape is a 1x1 convolution (option B) unless `shortcut` is
 "zero_padding" (option A, the paper's choice there; the new channels come after the old, as in fb.resnet.torch).
-resnet14_wide_cifar10 is not in the paper: n = 2, and a stem that pools, so that twice the filters cost the same.
+resnet14_wide_cifar10 is not in the paper: n = 2, with twice the filters at half the resolution, which its
+stem pools to: as many multiply-adds as resnet14, four times the parameters.
 """
 
 from keras import Input, Model, layers, ops
@@ -93,6 +94,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_filters", "n_blocks"))
+    if len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
 
     inputs = Input(input_shape)
     x = stem(inputs, **metaparameters.get("stem", {}))
@@ -119,7 +122,7 @@ def learner(x, groups, shortcut="projection"):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_blocks"}.
-        shortcut: "projection" or "zero_padding", the link of a block that changes the shape.
+        shortcut: "projection" or "zero_padding", the shortcut of a block that changes the shape.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
@@ -144,7 +147,7 @@ def group(x, n_filters, n_blocks, strides=2, shortcut="projection"):
 
 
 def identity_block(x, n_filters):
-    """Two 3x3 convolutions beside an identity link: (N, H, W, n_filters) throughout. Figure 5, left."""
+    """Two 3x3 convolutions beside an identity shortcut: (N, H, W, n_filters) throughout. Figure 5, left."""
     residual = x
     x = layers.ReLU()(conv_bn(x, n_filters, 3))
     x = conv_bn(x, n_filters, 3)
@@ -153,12 +156,12 @@ def identity_block(x, n_filters):
 
 
 def projection_block(x, n_filters, strides=2, shortcut="projection"):
-    """Two 3x3 convolutions beside a link that is brought to the new shape (section 3.3, options A and B).
+    """Two 3x3 convolutions beside a shortcut that is brought to the new shape (section 3.3, options A and B).
 
     Args:
         x: feature maps (N, H, W, C).
         n_filters: filters of both convolutions.
-        strides: of the first convolution and of the link: by how much height and width are divided.
+        strides: of the first convolution and of the shortcut: by how much height and width are divided.
         shortcut: "projection", a 1x1 convolution (option B), or "zero_padding", every strides-th pixel, with channels
             of zeros behind its own (option A, no parameters).
 
@@ -203,10 +206,10 @@ def classifier(x, n_classes):
     """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
 
     Raises:
-        ValueError: n_classes is below 2.
+        ValueError: n_classes is not a whole number of at least 2.
     """
-    if n_classes < 2:
-        raise ValueError(f"n_classes must be at least 2, got {n_classes}")
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
@@ -217,18 +220,20 @@ def cifar10_groups(depth):
     Raises:
         ValueError: depth is not 6n + 2.
     """
-    if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"depth must be 6n + 2, such as 8, 14 or 20, got {depth}")
+    if not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
+        raise ValueError(f"depth must be 6n + 2, such as 8, 14 or 20, got {depth!r}")
     return tuple({"n_filters": n_filters, "n_blocks": depth // 6} for n_filters in (16, 32, 64))
 
 
 # Copied from vgg/vgg.py
 def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold the required names, not empty, and else only optional ones."""
+    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (f", perhaps {', '.join(optional)}" if optional else "")
+        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
     for name in required:
         value = metaparameters[name]
-        if not (isinstance(value, int) and value > 0) and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"{name} must be a whole number of at least 1 or a tuple of at least one, got {value!r}")
+        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        if name != "groups" and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

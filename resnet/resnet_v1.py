@@ -11,7 +11,8 @@ Paper: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:151
     classifier    (  7,   7, 2048) -> (1000,)
 
 Trainable parameters: resnet50 25,557,032, resnet101 44,549,160, resnet152 60,192,808; version 1.5 has the same.
-Differs from the paper: nothing in version 1, which strides in the first 1x1 convolution of a block. Version 1.5
+Differs from the paper: nothing in version 1, which strides in the first 1x1 convolution of a block; the authors' Caffe
+models pool without padding, and that of ResNet-50 has a bias in its first convolution. Version 1.5
 (fb.resnet.torch, torchvision) strides in the 3x3 convolution, which reads every pixel; it costs a little more.
 keras.applications' ResNet50 is version 1 with a bias in every convolution, so it counts 25,583,592.
 """
@@ -59,6 +60,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters, ("groups",), ("strided_convolution",))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_filters", "n_blocks"))
+    if len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
 
     inputs = Input(input_shape)
     x = stem(inputs)
@@ -104,7 +107,7 @@ def group(x, n_filters, n_blocks, strides=2, strided_convolution="1x1"):
 
 
 def identity_block(x, n_filters):
-    """The bottleneck 1x1, 3x3, 1x1 beside an identity link: (N, H, W, 4 n_filters) throughout. Figure 5, right."""
+    """The bottleneck 1x1, 3x3, 1x1 beside an identity shortcut: (N, H, W, 4 n_filters) throughout. Figure 5, right."""
     residual = x
     x = layers.ReLU()(conv_bn(x, n_filters, 1))  # (N, H, W, n_filters)
     x = layers.ReLU()(conv_bn(x, n_filters, 3))
@@ -114,7 +117,7 @@ def identity_block(x, n_filters):
 
 
 def projection_block(x, n_filters, strides=2, strided_convolution="1x1"):
-    """The bottleneck beside a 1x1 convolution that gives the link the new shape (option B of the paper, section 3.3).
+    """The bottleneck beside a shortcut that a 1x1 convolution brings to the new shape (section 3.3, option B).
 
     Args:
         x: feature maps (N, H, W, C).
@@ -155,21 +158,23 @@ def classifier(x, n_classes):
     """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
 
     Raises:
-        ValueError: n_classes is below 2.
+        ValueError: n_classes is not a whole number of at least 2.
     """
-    if n_classes < 2:
-        raise ValueError(f"n_classes must be at least 2, got {n_classes}")
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
 # Copied from vgg/vgg.py
 def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold the required names, not empty, and else only optional ones."""
+    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (f", perhaps {', '.join(optional)}" if optional else "")
+        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
     for name in required:
         value = metaparameters[name]
-        if not (isinstance(value, int) and value > 0) and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"{name} must be a whole number of at least 1 or a tuple of at least one, got {value!r}")
+        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        if name != "groups" and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -21,6 +21,7 @@ Trainable parameters: resnet50_v2 25,549,480, resnet101_v2 44,541,608, resnet152
 resnet200_v2 64,666,280, resnet164_v2_cifar10 1,703,258 (the paper says 1.7M), resnet1001_v2_cifar10 10,327,706
 (the paper says 10.2M).
 Differs from the paper: nothing; where the text is silent, this is the authors' code (KaimingHe/resnet-1k-layers).
+fb.resnet.torch leaves out the pre-activation of the very first block, which makes 25,549,352.
 keras.applications' ResNet50V2 is another network: it strides in the last block of a group, does not normalize its stem
 and has biases in some convolutions.
 """
@@ -88,6 +89,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_filters", "n_blocks"))
+    if len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
 
     inputs = Input(input_shape)
     x = stem(inputs, **metaparameters.get("stem", {}))
@@ -137,7 +140,7 @@ def group(x, n_filters, n_blocks, strides=2):
 
 
 def identity_block(x, n_filters):
-    """The bottleneck, each convolution after its BN-ReLU, beside an identity link: (N, H, W, 4 n_filters)."""
+    """The bottleneck, each convolution after its BN-ReLU, beside an identity shortcut: (N, H, W, 4 n_filters)."""
     residual = x
     x = convolution(bn_relu(x), n_filters, 1)  # (N, H, W, n_filters)
     x = convolution(bn_relu(x), n_filters, 3)
@@ -148,10 +151,10 @@ def identity_block(x, n_filters):
 def projection_block(x, n_filters, strides=2):
     """The bottleneck beside a 1x1 convolution, both from one pre-activation (the paper's appendix).
 
-    (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters). The first 1x1 convolution strides; the link has no
-    normalization of its own.
+    (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters). The first 1x1 convolution strides; the shortcut
+    has no normalization of its own.
     """
-    x = bn_relu(x)  # shared by the link and the bottleneck
+    x = bn_relu(x)  # shared by the shortcut and the bottleneck
     residual = convolution(x, 4 * n_filters, 1, strides)
     x = convolution(x, n_filters, 1, strides)  # (N, H / strides, W / strides, n_filters)
     x = convolution(bn_relu(x), n_filters, 3)
@@ -181,21 +184,23 @@ def classifier(x, n_classes):
     """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
 
     Raises:
-        ValueError: n_classes is below 2.
+        ValueError: n_classes is not a whole number of at least 2.
     """
-    if n_classes < 2:
-        raise ValueError(f"n_classes must be at least 2, got {n_classes}")
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
 # Copied from vgg/vgg.py
 def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold the required names, not empty, and else only optional ones."""
+    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (f", perhaps {', '.join(optional)}" if optional else "")
+        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
     for name in required:
         value = metaparameters[name]
-        if not (isinstance(value, int) and value > 0) and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"{name} must be a whole number of at least 1 or a tuple of at least one, got {value!r}")
+        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        if name != "groups" and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

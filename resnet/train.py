@@ -1,7 +1,7 @@
 """Train a ResNet on CIFAR-10.
 
-    python resnet/train.py --data synthetic --epochs 3    # a minute, without a network
-    python resnet/train.py                                # CIFAR-10, half an hour on 2 cores
+    python resnet/train.py --data synthetic --output runs/synthetic    # two minutes, without a network
+    python resnet/train.py                                             # CIFAR-10, half an hour on 2 cores
 
 The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.
@@ -10,9 +10,9 @@ Interrupted, the same command goes on from the last finished epoch.
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import keras
@@ -31,18 +31,18 @@ MODELS = {
     for name, metaparameters in module.METAPARAMETERS.items()
 }
 
-# Hyperparameters with a flag, each with its reason, which --help shows.
+# Hyperparameters with a flag: (default, reason), which --help shows.
 DEFAULTS = {
     "model": ("resnet14_wide_cifar10", "2 cores train it in half an hour"),
     "epochs": (20, "what fits into that half hour"),
-    "batch_size": (128, "the paper's for CIFAR-10"),
-    "learning_rate": (None, "0.1, the paper's"),
-    "seed": (0, "another gives another split, other initial weights and other synthetic images"),
+    "batch_size": (128, "section 4.2 of the paper"),
+    "learning_rate": (None, "0.1: section 4.2 of the paper"),
+    "seed": (0, "another one gives another split, other initial weights and other synthetic images"),
 }
 # Hyperparameters without a flag.
-MOMENTUM = 0.9  # the paper's; Nesterov's form is fb.resnet.torch's
-WEIGHT_DECAY = 1e-4  # the paper's
-WARMUP = 0.1  # the share of the steps in which the learning rate rises: the first gradients are the wildest
+MOMENTUM = 0.9  # section 3.4; Nesterov's form, as in fb.resnet.torch
+WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for nine times as many epochs
+WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth: section 4.2, for ResNet-110
 
 
 # Copied from vgg/train.py
@@ -55,7 +55,7 @@ def pre_stem(inputs, mean, variance):
 
     Returns:
         Images (N, H, W, 3) of about zero mean and unit variance; half of them mirrored, and all shifted by up to
-        4 pixels, what comes in from outside being 0, the mean (He et al. 2015, section 4.2: pad by 4 and crop).
+        4 pixels, filled with 0, the mean color (He et al. 2015, section 4.2: pad by 4 and crop).
     """
     height, width = inputs.shape[1:3]
     x = layers.Normalization(mean=mean, variance=variance)(inputs)
@@ -67,18 +67,20 @@ def pre_stem(inputs, mean, variance):
 def main():
     """Read the command line, train, and leave the results in the output folder."""
     args = parse_arguments()
-    if claim(args):
+    if finished(args):
         print(f"{args.output} holds this run, finished: --overwrite would train it anew.")
         return
     keras.utils.set_random_seed(args.seed)
     try:
         splits, classes = data.load(args.data, args.limit, args.seed)
+        claim(args)
         train(args, splits, len(classes))
         report.write_results(args.output, settings(args), splits, classes)
     except data.DataError as error:
         refuse(error)
     except KeyboardInterrupt:
-        print("\nInterrupted: the same command goes on from the last finished epoch.", file=sys.stderr)
+        command = "the same command without --overwrite" if args.overwrite else "the same command"
+        print(f"\nInterrupted: {command} goes on from the last finished epoch.", file=sys.stderr)
         sys.exit(130)
     except RuntimeError as error:
         if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
@@ -92,26 +94,26 @@ def parse_arguments():
     """Return the arguments, defaults filled in; one that cannot work ends the program with exit status 2."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.error = refuse
-    about = {name: reason if value is None else f"{value}: {reason}" for name, (value, reason) in DEFAULTS.items()}
-    value = {name: value for name, (value, _) in DEFAULTS.items()}
     flag = parser.add_argument
+    value = {name: default for name, (default, _) in DEFAULTS.items()}
+    about = {name: f"{default}: {reason}" for name, (default, reason) in DEFAULTS.items()}
     flag("--model", metavar="NAME", choices=MODELS, default=value["model"],
          help=f"default {about['model']}; all: {', '.join(MODELS)}")
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
-         help="default cifar10: the papers' images, 170 MB, downloaded once; synthetic is drawn from the seed, without "
-         "a network; FOLDER holds the binary files of CIFAR-10")
+         help="default cifar10: real images, 170 MB, downloaded once; synthetic: drawn by numpy, no network needed; "
+         "FOLDER: where the binary files of CIFAR-10 are")
     flag("--epochs", metavar="N", type=int, default=value["epochs"], help=f"default {about['epochs']}")
     flag("--batch-size", metavar="N", type=int, default=value["batch_size"], help=f"default {about['batch_size']}")
-    flag("--learning-rate", metavar="X", type=float, help=f"the highest one; default {about['learning_rate']}")
-    flag("--limit", metavar="N", type=int, help="train on N images and test on as many; default all: more teach more")
+    flag("--learning-rate", metavar="X", type=float, help=f"the highest; default {DEFAULTS['learning_rate'][1]}")
+    flag("--limit", metavar="N", type=int, help="train on N images, test on as many; default: all, which is best")
     flag("--seed", metavar="N", type=int, default=value["seed"], help=f"default {about['seed']}")
-    flag("--output", metavar="DIR", type=Path, help="default runs/NAME: a folder holds one run")
-    flag("--overwrite", action="store_true", help="first remove the run in the output folder; default: go on with it")
+    flag("--output", metavar="DIR", type=Path, help="default runs/NAME: one folder per run")
+    flag("--overwrite", action="store_true", help="first remove the run in DIR; default: keep it, go on with it")
     args = parser.parse_args()
 
     if args.learning_rate is None:
         args.learning_rate = MODELS[args.model][2]
-    args.output = args.output or Path("runs") / args.model
+    args.output = (args.output or Path("runs") / args.model).expanduser()
     n_images = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         refuse(f"--data must be cifar10, synthetic or a folder, got {args.data}")
@@ -143,30 +145,47 @@ def settings(args):
 
 
 # Copied from vgg/train.py
-def claim(args):
-    """Take the output folder for this run; return whether it holds this very run, finished.
-
-    A folder that holds another run, or files of unknown origin under the names of ours, is refused.
-    """
-    output, backup = args.output, args.output / "backup"
-    found = [output / name for name in (*report.OUTPUTS, "backup") if (output / name).exists()]
+def finished(args):
+    """Return whether the output folder holds this very run, finished; refuse one that holds another run."""
+    results, unfinished = args.output / "results.json", args.output / "backup" / "settings.json"
     try:
-        if args.overwrite:
-            for path in found:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif found:
-            record = output / "results.json" if output / "results.json" in found else backup / "settings.json"
-            earlier = json.loads(record.read_text()) if record.exists() else {}
-            if any(earlier.get(name, earlier) != value for name, value in settings(args).items()):
-                refuse(f"{output} holds {found[0].name} of another run: choose another --output, or --overwrite")
-            if not (backup / "training_metadata.json").exists():  # killed in its first epoch, perhaps while saving it
-                (backup / "latest.weights.h5").unlink(missing_ok=True)
-            return record.name == "results.json"
-        backup.mkdir(parents=True)
-        report.write(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
+        args.output.mkdir(parents=True, exist_ok=True)
+        if not os.access(args.output, os.W_OK):
+            raise PermissionError(None, "no permission")
+        names = (*report.OUTPUTS, "backup/settings.json")
+        found = [args.output / name for name in names if (args.output / name).exists()]
     except OSError as error:
-        refuse(f"--output {output} cannot be written ({error.strerror}): choose another")
-    return False
+        refuse(f"--output {args.output} cannot be written ({error.strerror}): choose another")
+    if args.overwrite or not found:
+        return False
+    try:
+        earlier = json.loads((results if results in found else unfinished).read_text())
+        same = settings(args).items() <= earlier.items()
+    except (OSError, ValueError, AttributeError):  # files of unknown origin under the names of ours
+        same = False
+    if not same:
+        refuse(f"{args.output} holds {found[0].name} of another run: choose another --output, or --overwrite")
+    return results in found
+
+
+# Copied from vgg/train.py
+def claim(args):
+    """Take the output folder for this run, which goes on if it was interrupted."""
+    backup = args.output / "backup"
+    if args.overwrite:
+        for name in report.OUTPUTS:
+            (args.output / name).unlink(missing_ok=True)
+        shutil.rmtree(backup, ignore_errors=True)
+    backup.mkdir(exist_ok=True)
+    report.write(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
+
+    weights, metadata = backup / "latest.weights.h5", backup / "training_metadata.json"
+    try:
+        json.loads(metadata.read_text())
+    except (OSError, ValueError):  # killed between the two: back to the epoch before, or to the start
+        for path in (weights, metadata):
+            before = path.with_name(path.name + ".bkp")
+            before.replace(path) if before.exists() else path.unlink(missing_ok=True)
 
 
 # Copied from vgg/train.py
@@ -201,31 +220,11 @@ def train(args, splits, n_classes):
         validation_data=splits["validation"],
         callbacks=[
             callbacks.TerminateOnNaN(raise_error=True),
-            BestModel(args.output / "model.keras", max(history.get("val_accuracy", [-1.0]))),
+            report.BestModel(args.output / "model.keras", max(history.get("val_accuracy", [-1.0]))),
             callbacks.CSVLogger(args.output / "history.csv", append=True),
             callbacks.BackupAndRestore(args.output / "backup", double_checkpoint=True, delete_checkpoint=False),
         ],
     )
-
-
-# Copied from vgg/train.py
-class BestModel(callbacks.Callback):
-    """Save the model after each epoch that is the best so far on the validation images; log how long the epoch took."""
-
-    def __init__(self, path, best):
-        super().__init__()
-        self.path, self.best = path, best  # best: the highest validation accuracy before an interruption
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Start the clock."""
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Save, and add the seconds to what the next callbacks see."""
-        logs["seconds"] = time.perf_counter() - self.start
-        if logs["val_accuracy"] > self.best:
-            self.best = logs["val_accuracy"]
-            report.write(self.path, self.model.save)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import MODULES, ROOT, load
+from folders import FOLDERS, MODULES, ROOT, load
 from keras import Input, Model, layers
 
 # One small network of each kind of block: (module, metaparameters).
@@ -145,9 +145,12 @@ def test_import_builds_and_prints_nothing():
         "import keras, pathlib, sys\n"
         "def refuse(*args, **kwargs): raise AssertionError('a layer was made at import')\n"
         "keras.layers.Layer.__init__ = keras.Model.__init__ = refuse\n"
-        "for path in sys.argv[1:]: exec(pathlib.Path(path).read_text(), {'__name__': 'module'})\n"
+        "for path in sys.argv[1:]:\n"
+        "    sys.path.insert(0, str(pathlib.Path(path).parent))\n"
+        "    exec(pathlib.Path(path).read_text(), {'__name__': 'module'})\n"
     )
-    run = subprocess.run([sys.executable, "-c", script, *MODULES], cwd=ROOT, capture_output=True, text=True)
+    paths = [str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).glob("*.py")]
+    run = subprocess.run([sys.executable, "-c", script, *paths], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout == ""
 

@@ -153,7 +153,7 @@ def test_a_kill_in_the_first_epoch_starts_anew(tmp_path):
     (tmp_path / "backup").mkdir()
     names = ("model", "data", "limit", "epochs", "batch_size", "learning_rate", "seed")
     (tmp_path / "backup" / "settings.json").write_text(json.dumps({name: settings[name] for name in names}))
-    (tmp_path / "backup" / "latest.weights.h5").write_bytes(b"\x89HDF\r\n half a file")
+    (tmp_path / "backup" / "latest.weights.h5").write_bytes(b"\x89HDF\r\n half a file")  # and no number yet
     done = run("vgg/train.py", *one_step)
     assert done.returncode == 0, done.stderr
     assert [row["epoch"] for row in rows(tmp_path / "history.csv")] == ["0"]
@@ -175,6 +175,10 @@ def test_a_file_half_saved_falls_back_to_the_epoch_before(tmp_path):
     weights = backup / "latest.weights.h5"
     weights.write_bytes(weights.read_bytes()[:1_000])
     assert fit(4) == [2, 3]  # the third epoch again
+    (backup / "training_metadata.json").write_text("")  # killed while it wrote the number of the fourth
+    names = ("model", "data", "limit", "epochs", "batch_size", "learning_rate", "seed")
+    module.claim(module.argparse.Namespace(output=tmp_path, overwrite=False, **dict.fromkeys(names)))
+    assert fit(5) == [3, 4]
 
 
 def test_a_network_without_batch_normalization_leaves_the_loss_of_a_guess(tmp_path):
@@ -228,11 +232,17 @@ def test_wrong_flags_are_refused_before_data_are_loaded(folder, flags, sentence,
     assert not list(tmp_path.iterdir())
 
 
-def test_files_of_unknown_origin_are_not_overwritten(tmp_path):
-    (tmp_path / "model.keras").write_text("somebody's")
-    done = run("vgg/train.py", *SHORT, "--output", tmp_path)
-    assert done.returncode == 2 and "model.keras" in done.stderr
-    assert (tmp_path / "model.keras").read_text() == "somebody's"
+@pytest.mark.parametrize("name", ["model.keras", "history.csv", "results.json"])
+@pytest.mark.parametrize("content", ["somebody's", "[]", '"text"', "{}", ""])
+def test_files_of_unknown_origin_are_not_overwritten(name, content, monkeypatch, capsys, tmp_path):
+    (tmp_path / name).write_text(content)
+    module = load("vgg/train.py")
+    monkeypatch.setattr(sys, "argv", ["train.py", *SHORT, "--output", str(tmp_path)])
+    with pytest.raises(SystemExit) as exit_:
+        module.main()
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and f"holds {name} of another run" in error and error.count("\n") == 1
+    assert (tmp_path / name).read_text() == content
 
 
 @every_folder
@@ -243,18 +253,65 @@ def test_help_names_every_default(folder, monkeypatch, capsys):
         module.parse_arguments()
     printed = " ".join(capsys.readouterr().out.split())
     for value, reason in module.DEFAULTS.values():
-        assert reason in printed and (value is None or f"default {value}: " in printed)
+        assert f"default {reason}" in printed if value is None else f"default {value}: {reason}" in printed
+    assert printed.count("default") == 9  # that of every flag
 
 
 @every_folder
-def test_weight_decay_is_the_papers(folder):
-    """One step from a zero gradient shrinks a kernel by learning rate times weight decay, and nothing else."""
+def test_the_model_is_compiled_as_the_hyperparameters_say(folder, monkeypatch, tmp_path):
     module = load(f"{folder}/train.py")
-    kernel = keras.Variable(np.full((3, 3), 2.0))
-    penalty = keras.regularizers.L2(module.WEIGHT_DECAY / 2)
-    assert float(penalty(kernel)) == pytest.approx(module.WEIGHT_DECAY / 2 * 9 * 4)
-    assert module.WEIGHT_DECAY == {"vgg": 5e-4, "resnet": 1e-4}[folder]  # VGG section 3.1, ResNet section 3.4
-    assert module.MOMENTUM == 0.9
+    caught = []
+    monkeypatch.setattr(module.Model, "fit", lambda model, *args, **kwargs: caught.append(model))
+    monkeypatch.setattr(sys, "argv", ["train.py", "--data", "synthetic", "--epochs", "10", "--output", str(tmp_path)])
+    args = module.parse_arguments()
+    splits, classes = module.data.load("synthetic", seed=0)
+    module.train(args, splits, len(classes))
+
+    (model,) = caught
+    optimizer, steps = model.optimizer, 10 * -(-4_500 // 128)
+    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.nesterov and optimizer.momentum == 0.9
+    rates = [float(optimizer._learning_rate(step)) for step in range(steps + 1)]
+    assert rates[0] == pytest.approx(0.01) and rates[-1] == pytest.approx(0, abs=1e-6)
+    assert max(rates) == pytest.approx(0.1) and rates.index(max(rates)) == steps // 10  # the top of the warm-up
+    assert rates[: steps // 10] == sorted(rates[: steps // 10])
+    assert rates[steps // 10 :] == sorted(rates[steps // 10 :], reverse=True)
+
+    decayed = [variable for variable in model.trainable_variables if variable.regularizer is not None]
+    assert [variable.path for variable in decayed] == [v.path for v in model.trainable_variables if v.name == "kernel"]
+    penalty = sum(float(loss) for loss in model.losses)
+    squares = sum(float((variable.numpy() ** 2).sum()) for variable in decayed)
+    assert penalty == pytest.approx(5e-4 / 2 * squares, rel=1e-4)  # whose gradient is 5e-4 times the kernel
+
+
+def test_the_best_epoch_on_the_validation_images_is_kept(tmp_path):
+    report = load("vgg/report.py")
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    best = report.BestModel(tmp_path / "model.keras", 0.5)
+    best.set_model(model)
+    for epoch, accuracy in enumerate([0.4, 0.7, 0.9, 0.8]):
+        model.layers[0].set_weights([np.full((1, 1), epoch), np.zeros(1)])
+        best.on_epoch_begin(epoch)
+        best.on_epoch_end(epoch, {"val_accuracy": accuracy, "val_loss": 1.0})
+        assert (tmp_path / "model.keras").exists() == (epoch > 0)  # the first is worse than before the interruption
+    assert keras.saving.load_model(tmp_path / "model.keras").get_weights()[0] == 2
+    with pytest.raises(RuntimeError, match="NaN or Inf loss"):
+        best.on_epoch_end(4, {"val_accuracy": 1.0, "val_loss": np.inf})
+
+
+def test_an_epoch_run_twice_counts_once(tmp_path):
+    report = load("vgg/report.py")
+    (tmp_path / "history.csv").write_text("epoch,loss\n0,3.5\n1,2.5\n1,2.25\n2,1.125\n")
+    history = report.read_history(tmp_path)
+    assert history == {"epoch": [0, 1, 2], "loss": [3.5, 2.25, 1.125]}
+    report.save_history(tmp_path / "tidy.csv", history)
+    assert (tmp_path / "tidy.csv").read_text() == "epoch,loss\n0,3.5\n1,2.25\n2,1.125\n"
+
+
+def test_a_data_set_that_cannot_be_had_leaves_the_output_folder_free(tmp_path):
+    (tmp_path / "data").mkdir()
+    done = run("vgg/train.py", "--data", tmp_path / "data", "--output", tmp_path / "out")
+    assert done.returncode == 2 and "data_batch_1.bin" in done.stderr and "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").iterdir())
 
 
 @every_folder

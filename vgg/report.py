@@ -1,17 +1,40 @@
-"""What a training run leaves behind: results.json, and as pictures the curves and some predictions."""
+"""What a training run leaves behind: the best model, results.json, and as pictures the curves and some predictions."""
 
 import csv
 import json
+import math
 import platform
 import shlex
 import sys
-from importlib.metadata import version
+import time
 
 import keras
 import numpy as np
+from keras import callbacks
 from matplotlib.figure import Figure
 
 OUTPUTS = ("model.keras", "history.csv", "curves.png", "predictions.png", "results.json")
+
+
+class BestModel(callbacks.Callback):
+    """Save the model after each epoch that is the best so far on the validation images; log how long the epoch took."""
+
+    def __init__(self, path, best):
+        super().__init__()
+        self.path, self.best = path, best  # best: the highest validation accuracy before an interruption
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save if this is the best epoch, and add the seconds to what the next callbacks see."""
+        if not math.isfinite(logs["val_loss"]):
+            raise RuntimeError("NaN or Inf loss on the validation images")
+        logs["seconds"] = time.perf_counter() - self.start
+        if logs["val_accuracy"] > self.best:
+            self.best = logs["val_accuracy"]
+            write(self.path, self.model.save)
 
 
 def write_results(output, settings, splits, classes):
@@ -27,12 +50,12 @@ def write_results(output, settings, splits, classes):
     validation_loss, validation_accuracy = model.evaluate(*splits["validation"], verbose=0)
     test_loss, test_accuracy = model.evaluate(*splits["test"])
     backend = keras.config.backend()
-    versions = {name: version(name) for name in ("numpy", "keras", backend)}
+    versions = {name: sys.modules[name].__version__ for name in ("numpy", "keras", backend)}
     history = read_history(output)
     write(output / "history.csv", lambda path: save_history(path, history))  # an epoch run twice is now there once
 
     named = {"cifar10": "CIFAR-10", "synthetic": "synthetic shapes, not CIFAR-10"}
-    title = f"{settings['model']} on {named.get(settings['data'], settings['data'])}"
+    title = f"{settings['model']} on {named.get(settings['data'], 'CIFAR-10 files in ' + settings['data'])}"
     images, labels = splits["test"]
     predicted = model.predict(images[:40], verbose=0).argmax(-1)
     write(output / "curves.png", lambda path: plot_curves(path, title, history))
@@ -76,14 +99,18 @@ def save_history(path, history):
 
 
 def plot_curves(path, title, history):
-    """Draw loss and accuracy over the epochs, for the training and the validation images."""
+    """Draw loss and accuracy over the epochs, for the training and the validation images.
+
+    The loss that is minimized is the cross-entropy and the weight decay; results.json has the cross-entropy alone.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)
     epochs = range(1, len(history["loss"]) + 1)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    labels = ("loss with weight decay", "accuracy")
+    for axes, name, label in zip(figure.subplots(1, 2), ("loss", "accuracy"), labels, strict=True):
         axes.plot(epochs, history[name], ".-", label="training")
         axes.plot(epochs, history["val_" + name], ".-", label="validation")
-        axes.set(xlabel="epoch", ylabel=name)
+        axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()

@@ -88,6 +88,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         check(group_metaparameters, ("n_layers", "n_filters"))
     groups = metaparameters["groups"]
     batch_normalization = metaparameters.get("batch_normalization", False)
+    if len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
 
     inputs = Input(input_shape)
     x = stem(inputs, groups[0]["n_filters"], batch_normalization)
@@ -98,7 +100,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
 def stem(inputs, n_filters=64, batch_normalization=False):
     """The first convolution: images (N, H, W, C) to feature maps (N, H, W, n_filters)."""
-    return convolution(inputs, n_filters, batch_normalization)
+    return conv_relu(inputs, n_filters, batch_normalization)
 
 
 def learner(x, groups, batch_normalization=False):
@@ -130,11 +132,11 @@ def group(x, n_layers, n_filters, batch_normalization=False):
     if any(size is not None and size < 2 for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
     for _ in range(n_layers):
-        x = convolution(x, n_filters, batch_normalization)
+        x = conv_relu(x, n_filters, batch_normalization)
     return layers.MaxPooling2D(2, strides=2)(x)
 
 
-def convolution(x, n_filters, batch_normalization=False):
+def conv_relu(x, n_filters, batch_normalization=False):
     """A 3x3 convolution, batch normalization if wanted, ReLU: (N, H, W, C) -> (N, H, W, n_filters)."""
     x = layers.Conv2D(n_filters, 3, padding="same", kernel_initializer="he_normal")(x)
     if batch_normalization:
@@ -152,25 +154,27 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
         dropout: the share of units that each of them loses in training, 0 to 1.
 
     Raises:
-        ValueError: n_classes is below 2, or n_units is not a tuple.
+        ValueError: n_classes is not a whole number of at least 2, or n_units is not a tuple.
     """
-    if n_classes < 2:
-        raise ValueError(f"n_classes must be at least 2, got {n_classes}")
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
     if not isinstance(n_units, (tuple, list)):
         raise ValueError(f"n_units must be a tuple such as (4096, 4096) or (), got {n_units!r}")
     x = layers.Flatten()(x)
     for n in n_units:
         x = layers.Dense(n, activation="relu", kernel_initializer="he_normal")(x)
         x = layers.Dropout(dropout)(x)
-    return layers.Dense(n_classes, activation="softmax")(x)
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
 def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold the required names, not empty, and else only optional ones."""
+    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (f", perhaps {', '.join(optional)}" if optional else "")
+        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
     for name in required:
         value = metaparameters[name]
-        if not (isinstance(value, int) and value > 0) and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"{name} must be a whole number of at least 1 or a tuple of at least one, got {value!r}")
+        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        if name != "groups" and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
