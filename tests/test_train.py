@@ -92,29 +92,28 @@ def test_a_finished_run_is_not_overwritten_unasked(finished):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_goes_on(how, tmp_path):
-    command = [sys.executable, "vgg/train.py", "--data", "synthetic", "--limit", "400", "--epochs", "3"]
+    command = [sys.executable, "vgg/train.py", "--data", "synthetic", "--limit", "200", "--epochs", "8"]
     command += ["--batch-size", "100", "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not (tmp_path / "out" / "backup" / "training_metadata.json").exists():  # written when an epoch is finished
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.02)
     process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode != 0
+    _, errors = process.communicate(timeout=240)
     if how == signal.SIGINT:
-        assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors
+        assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors, errors
     assert not (tmp_path / "out" / "results.json").exists()
     before = rows(tmp_path / "out" / "history.csv")
-    assert 1 <= len(before) < 3
+    assert 1 <= len(before) < 8
 
     other = run(*command[1:], "--learning-rate", 0.5)  # would go on from another run's weights
     assert other.returncode == 2 and "another run" in other.stderr
     done = run(*command[1:])
     assert done.returncode == 0, done.stderr
-    assert "Epoch 1/3" not in done.stdout and "Epoch 3/3" in done.stdout
+    assert "Epoch 1/8" not in done.stdout and "Epoch 8/8" in done.stdout
     after = rows(tmp_path / "out" / "history.csv")
-    assert [row["epoch"] for row in after] == ["0", "1", "2"]
+    assert [row["epoch"] for row in after] == [str(epoch) for epoch in range(8)]
     assert float(after[0]["loss"]) == pytest.approx(float(before[0]["loss"]), rel=1e-6)
     assert not (tmp_path / "out" / "backup").exists()
 
