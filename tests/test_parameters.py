@@ -14,10 +14,10 @@ IMAGENET, CIFAR10 = ((224, 224, 3), 1000), ((32, 32, 3), 10)
 # A 3x3 convolution with bias and batch normalization has 9 c_in c_out + 3 c_out parameters.
 VGG8 = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
 VGG8 += (4 * 4 * 128 + 1) * 128 + (128 + 1) * 10
-# Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as link c_in c_out + 2 c_out.
-LINKS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
+# Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
+SHORTCUTS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
 WIDE = sum(9 * a * b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))  # the stem and what changes the width
-WIDE += sum(n * (9 * c * c + 2 * c) for c, n in ((32, 4), (64, 3), (128, 3))) + LINKS + (128 + 1) * 10
+WIDE += sum(n * (9 * c * c + 2 * c) for c, n in ((32, 4), (64, 3), (128, 3))) + SHORTCUTS + (128 + 1) * 10
 
 PARAMETERS = {
     # torchvision/models/vgg.py, num_params; the _bn networks keep the biases
@@ -56,9 +56,9 @@ PARAMETERS = {
     "resnet56_cifar10": (855_770, *CIFAR10),
     "resnet110_cifar10": (1_730_714, *CIFAR10),
 }
-# The paper's CIFAR-10 networks, whose links have no parameters (akamaster/pytorch_resnet_cifar10 rounds to the same).
+# The paper's CIFAR-10 networks, whose shortcuts have no parameters (akamaster/pytorch_resnet_cifar10 rounds to the same).
 ZERO_PADDING = {
-    "resnet14_wide_cifar10": WIDE - LINKS,
+    "resnet14_wide_cifar10": WIDE - SHORTCUTS,
     "resnet20_cifar10": 269_722,
     "resnet32_cifar10": 464_154,
     "resnet44_cifar10": 658_586,
