@@ -16,6 +16,13 @@ MODULES = [
 ]
 
 
+def main(folder, monkeypatch, *flags):
+    """Run the main function of a train.py with flags, here and now, which spares a subprocess its imports."""
+    module = load(f"{folder}/train.py")
+    monkeypatch.setattr(sys, "argv", [f"{folder}/train.py", *map(str, flags)])
+    module.main()
+
+
 def load(path):
     """Return a fresh copy of a module, such as "vgg/vgg.py"; its imports are looked for in its own folder."""
     spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", str(path)), ROOT / path)

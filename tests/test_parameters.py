@@ -56,7 +56,7 @@ PARAMETERS = {
     "resnet56_cifar10": (855_770, *CIFAR10),
     "resnet110_cifar10": (1_730_714, *CIFAR10),
 }
-# The paper's CIFAR-10 networks, whose shortcuts have no parameters (akamaster/pytorch_resnet_cifar10 rounds to the same).
+# The CIFAR-10 networks of the paper, whose shortcuts have no parameters.
 ZERO_PADDING = {
     "resnet14_wide_cifar10": WIDE - SHORTCUTS,
     "resnet20_cifar10": 269_722,

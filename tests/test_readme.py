@@ -1,5 +1,6 @@
 """The commands and the code of every README, run as they stand there."""
 
+import json
 import re
 import shlex
 import shutil
@@ -9,7 +10,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import FOLDERS, ROOT, load
+from folders import FOLDERS, ROOT, load, main
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
 
@@ -95,9 +96,8 @@ def test_pasted_functions_run_alone():
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_code_that_detaches_the_pre_stem(folder, clone, monkeypatch):
     (code,) = (block for block in blocks(f"{folder}/README.md", "python") if "load_model" in block)
-    short = ["--data", "synthetic", "--limit", "100", "--batch-size", "100", "--epochs", "1"]
-    subprocess.run([sys.executable, f"{folder}/train.py", *short], cwd=clone, check=True, capture_output=True)
     monkeypatch.chdir(clone)
+    main(folder, monkeypatch, "--data", "synthetic", "--limit", 100, "--batch-size", 100, "--epochs", 1)
     namespace = {}
     exec(code, namespace)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("uint8")
@@ -105,6 +105,19 @@ def test_code_that_detaches_the_pre_stem(folder, clone, monkeypatch):
     np.testing.assert_allclose(
         namespace["network"].predict(normalized, verbose=0), namespace["model"].predict(images, verbose=0), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_results_are_those_of_the_log_and_the_command(folder):
+    results = json.loads((ROOT / folder / "results" / "results.json").read_text())
+    figures = [results["model"], str(results["epochs"]), f"{results['seconds'] / 60:.0f}"]
+    figures += [f"{results['validation_accuracy']:.2%}", f"{results['test_accuracy']:.2%}"]
+    readme = (ROOT / folder / "README.md").read_text()
+    assert f"| {' | '.join(figures)} |" in readme
+    assert results["command"] in readme and "JPEG copy of CIFAR-10" in readme
+    module = load(f"{folder}/train.py")  # the log is of what the defaults are now
+    assert all(results[name] == value for name, (value, _) in module.DEFAULTS.items() if value is not None)
+    assert results["learning_rate"] == module.MODELS[results["model"]][2]
 
 
 def test_code_of_the_resnet_readme(monkeypatch):

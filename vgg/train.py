@@ -1,7 +1,7 @@
 """Train a VGG on CIFAR-10.
 
-    python vgg/train.py --data synthetic --output runs/synthetic    # two minutes, without a network
-    python vgg/train.py                                             # CIFAR-10, half an hour on 2 cores
+    python vgg/train.py --data synthetic --epochs 4 --output runs/synthetic    # a minute, no network
+    python vgg/train.py                                                        # CIFAR-10, half an hour on 2 cores
 
 The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.
