@@ -31,8 +31,7 @@ resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962 (the paper, tabl
 resnet14_wide 696,618 and 685,994.
 Differs from the paper: on CIFAR-10 the shortcut that changes shape is a 1x1 convolution (option B) unless `shortcut` is
 "zero_padding" (option A, the paper's choice there; the new channels come after the old, as in fb.resnet.torch).
-resnet14_wide_cifar10 is not in the paper: n = 2, with twice the filters at half the resolution, which its
-stem pools to: as many multiply-adds as resnet14, four times the parameters.
+resnet14_wide_cifar10 is not in the paper: n = 2, twice the filters at half the resolution, to which its stem pools.
 """
 
 from keras import Input, Model, layers, ops
@@ -94,12 +93,15 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_filters", "n_blocks"))
+    shortcut = metaparameters.get("shortcut", "projection")
+    if shortcut not in ("projection", "zero_padding"):
+        raise ValueError(f'shortcut must be "projection" or "zero_padding", got {shortcut!r}')
     if len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
 
     inputs = Input(input_shape)
     x = stem(inputs, **metaparameters.get("stem", {}))
-    x = learner(x, metaparameters["groups"], metaparameters.get("shortcut", "projection"))
+    x = learner(x, metaparameters["groups"], shortcut)
     outputs = classifier(x, n_classes)
     return Model(inputs, outputs)
 

@@ -86,8 +86,10 @@ def test_depths_of_the_paper():
 
 @pytest.mark.parametrize("shortcut", ["identity", "", None, "A"])
 def test_unknown_shortcut(shortcut):
+    with pytest.raises(ValueError, match='shortcut must be "projection"'):  # though no block changes the shape
+        load(BASIC).build({"groups": ({"n_filters": 64, "n_blocks": 1},), "shortcut": shortcut}, (32, 32, 3), 10)
     with pytest.raises(ValueError, match='shortcut must be "projection"'):
-        load(BASIC).build({"groups": BLOCKS * 2, "shortcut": shortcut}, (32, 32, 3), 10)
+        load(BASIC).projection_block(Input((8, 8, 16)), 32, shortcut=shortcut)
 
 
 def test_zero_padding_to_fewer_channels():

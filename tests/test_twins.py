@@ -67,7 +67,7 @@ def test_version_1_5_strides_in_the_3x3_convolution():
         inputs = Input((8, 8, 16))
         model = Model(inputs, load("resnet/resnet_v1.py").projection_block(inputs, 4, 2, version))
         convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
-        first, second = (layer for layer in convolutions if layer.filters == 4)  # the others are the link and the last
+        first, second = (layer for layer in convolutions if layer.filters == 4)  # not the shortcut, not the last
         assert (first.kernel_size, second.kernel_size) == ((1, 1), (3, 3))
         assert (first.strides[0], second.strides[0]) == strides
 
@@ -77,13 +77,13 @@ def test_zero_padding_subsamples_and_adds_channels_of_zeros():
     model = Model(inputs, load("resnet/resnet_basic.py").projection_block(inputs, 6, 2, "zero_padding"))
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
-            layer.set_weights([0 * layer.get_weights()[0]])  # leaves the link alone
+            layer.set_weights([0 * layer.get_weights()[0]])  # leaves the shortcut alone
     x = np.random.default_rng(0).uniform(size=(3, 8, 8, 4)).astype("float32")
     expected = np.concatenate([x[:, ::2, ::2], np.zeros((3, 4, 4, 2))], axis=-1)
     np.testing.assert_allclose(model.predict(x), expected)
 
 
-def test_pre_activation_link_is_untouched():
+def test_pre_activation_shortcut_is_untouched():
     """Without its convolutions a block of version 2 is the identity; one of version 1 is a ReLU."""
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 16)).astype("float32")
     inputs = Input((4, 4, 16))
@@ -96,7 +96,7 @@ def test_pre_activation_link_is_untouched():
 
 
 def test_pre_activation_projection_shares_its_activation():
-    """Both branches start from one BN-ReLU, and the link has no batch normalization (Identity Mappings, appendix)."""
+    """Both branches start from one BN-ReLU, and the shortcut has no normalization (Identity Mappings, appendix)."""
     inputs = Input((8, 8, 16))
     model = Model(inputs, load("resnet/resnet_v2.py").projection_block(inputs, 8))
     starts = [layer.input for layer in model.layers if isinstance(layer, layers.Conv2D) and layer.strides == (2, 2)]
