@@ -40,18 +40,14 @@ CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": Fals
 WIDE_STEM = {"n_filters": 32, "kernel_size": 3, "strides": 1, "pooling": True}
 
 METAPARAMETERS = {
-    "resnet18": {
-        "groups": (
-            {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
-            {"n_filters": 256, "n_blocks": 2}, {"n_filters": 512, "n_blocks": 2},
-        ),
-    },
-    "resnet34": {
-        "groups": (
-            {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
-            {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
-        ),
-    },
+    "resnet18": {"groups": (
+        {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
+        {"n_filters": 256, "n_blocks": 2}, {"n_filters": 512, "n_blocks": 2},
+    )},
+    "resnet34": {"groups": (
+        {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
+        {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
+    )},
     "resnet20_cifar10": {"stem": CIFAR10_STEM, "shortcut": "projection", "groups": (
         {"n_filters": 16, "n_blocks": 3}, {"n_filters": 32, "n_blocks": 3}, {"n_filters": 64, "n_blocks": 3},
     )},

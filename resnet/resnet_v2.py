@@ -31,42 +31,28 @@ from keras import Input, Model, layers
 CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
 
 METAPARAMETERS = {
-    "resnet50_v2": {
-        "groups": (
-            {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
-            {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
-        ),
-    },
-    "resnet101_v2": {
-        "groups": (
-            {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
-            {"n_filters": 256, "n_blocks": 23}, {"n_filters": 512, "n_blocks": 3},
-        ),
-    },
-    "resnet152_v2": {
-        "groups": (
-            {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 8},
-            {"n_filters": 256, "n_blocks": 36}, {"n_filters": 512, "n_blocks": 3},
-        ),
-    },
-    "resnet200_v2": {
-        "groups": (
-            {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 24},
-            {"n_filters": 256, "n_blocks": 36}, {"n_filters": 512, "n_blocks": 3},
-        ),
-    },
-    "resnet164_v2_cifar10": {
-        "stem": CIFAR10_STEM,
-        "groups": (
-            {"n_filters": 16, "n_blocks": 18}, {"n_filters": 32, "n_blocks": 18}, {"n_filters": 64, "n_blocks": 18},
-        ),
-    },
-    "resnet1001_v2_cifar10": {
-        "stem": CIFAR10_STEM,
-        "groups": (
-            {"n_filters": 16, "n_blocks": 111}, {"n_filters": 32, "n_blocks": 111}, {"n_filters": 64, "n_blocks": 111},
-        ),
-    },
+    "resnet50_v2": {"groups": (
+        {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
+        {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
+    )},
+    "resnet101_v2": {"groups": (
+        {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
+        {"n_filters": 256, "n_blocks": 23}, {"n_filters": 512, "n_blocks": 3},
+    )},
+    "resnet152_v2": {"groups": (
+        {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 8},
+        {"n_filters": 256, "n_blocks": 36}, {"n_filters": 512, "n_blocks": 3},
+    )},
+    "resnet200_v2": {"groups": (
+        {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 24},
+        {"n_filters": 256, "n_blocks": 36}, {"n_filters": 512, "n_blocks": 3},
+    )},
+    "resnet164_v2_cifar10": {"stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 16, "n_blocks": 18}, {"n_filters": 32, "n_blocks": 18}, {"n_filters": 64, "n_blocks": 18},
+    )},
+    "resnet1001_v2_cifar10": {"stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 16, "n_blocks": 111}, {"n_filters": 32, "n_blocks": 111}, {"n_filters": 64, "n_blocks": 111},
+    )},
 }
 
 

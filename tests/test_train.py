@@ -183,7 +183,7 @@ def test_a_file_half_saved_falls_back_to_the_epoch_before(tmp_path):
 
 
 def test_a_network_without_batch_normalization_leaves_the_loss_of_a_guess(monkeypatch, tmp_path):
-    """The loss of a uniform guess is ln 10 = 2.303, where VGG-11, here an eighth as wide, stays with twice the rate."""
+    """The loss of a uniform guess is ln 10 = 2.303. VGG-11 is an eighth as wide here, to take seconds."""
     module = load("vgg/train.py")
     build, metaparameters, learning_rate = module.MODELS["vgg11"]
     groups = tuple(group | {"n_filters": group["n_filters"] // 8} for group in metaparameters["groups"])

@@ -101,7 +101,7 @@ def save_history(path, history):
 def plot_curves(path, title, history):
     """Draw loss and accuracy over the epochs, for the training and the validation images.
 
-    The loss that is minimized is the cross-entropy and the weight decay; results.json has the cross-entropy alone.
+    The loss that is minimized is the cross-entropy plus the weight decay; results.json has the cross-entropy alone.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     figure.suptitle(title)

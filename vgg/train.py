@@ -172,7 +172,7 @@ def claim(args):
     weights, metadata = backup / "latest.weights.h5", backup / "training_metadata.json"
     try:
         json.loads(metadata.read_text())
-    except (OSError, ValueError):  # killed between the two: back to the epoch before, or to the start
+    except (OSError, ValueError):  # killed while it saved an epoch: back to the one before, or the start
         for path in (weights, metadata):
             before = path.with_name(path.name + ".bkp")
             before.replace(path) if before.exists() else path.unlink(missing_ok=True)
@@ -195,25 +195,16 @@ def train(args, splits, n_classes):
     learning_rate = optimizers.schedules.CosineDecay(
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
-    model.compile(
-        optimizers.SGD(learning_rate, MOMENTUM, nesterov=True),
-        loss="sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-    )
+    optimizer = optimizers.SGD(learning_rate, MOMENTUM, nesterov=True)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     history = report.read_history(args.output)
-    model.fit(
-        x,
-        y,
-        args.batch_size,
-        args.epochs,
-        validation_data=splits["validation"],
-        callbacks=[
-            callbacks.TerminateOnNaN(raise_error=True),
-            report.BestModel(args.output / "model.keras", max(history.get("val_accuracy", [-1.0]))),
-            callbacks.CSVLogger(args.output / "history.csv", append=True),
-            callbacks.BackupAndRestore(args.output / "backup", double_checkpoint=True, delete_checkpoint=False),
-        ],
-    )
+    watchers = [
+        callbacks.TerminateOnNaN(raise_error=True),
+        report.BestModel(args.output / "model.keras", max(history.get("val_accuracy", [-1.0]))),
+        callbacks.CSVLogger(args.output / "history.csv", append=True),
+        callbacks.BackupAndRestore(args.output / "backup", double_checkpoint=True, delete_checkpoint=False),
+    ]
+    model.fit(x, y, args.batch_size, args.epochs, validation_data=splits["validation"], callbacks=watchers)
 
 
 if __name__ == "__main__":
