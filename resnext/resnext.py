@@ -1,0 +1,276 @@
+"""ResNeXt-50 and 101, and ResNeXt-29 for CIFAR-10, in two interchangeable forms of their grouped convolution.
+
+Paper: Xie et al. 2017, "Aggregated Residual Transformations for Deep Neural Networks", arXiv:1611.05431, table 1 and
+figure 3; section 5.3 for CIFAR-10. In "32x4d" the cardinality is 32 and a branch of the first group has 4 filters.
+
+    resnext50_32x4d
+    stem          (224, 224,    3) -> ( 56,  56,   64)   7x7 convolution and 3x3 max pooling, both strided
+    group 1       ( 56,  56,   64) -> ( 56,  56,  256)   3 blocks
+    group 2       ( 56,  56,  256) -> ( 28,  28,  512)   4 blocks, the first strided
+    group 3       ( 28,  28,  512) -> ( 14,  14, 1024)   6 blocks, the first strided
+    group 4       ( 14,  14, 1024) -> (  7,   7, 2048)   3 blocks, the first strided
+    classifier    (  7,   7, 2048) -> (1000,)
+
+    resnext29_32x4d_cifar10
+    stem          ( 32,  32,    3) -> ( 32,  32,   64)   3x3 convolution
+    group 1       ( 32,  32,   64) -> ( 32,  32,  256)   3 blocks
+    group 2       ( 32,  32,  256) -> ( 16,  16,  512)   3 blocks, the first strided
+    group 3       ( 16,  16,  512) -> (  8,   8, 1024)   3 blocks, the first strided
+    classifier    (  8,   8, 1024) -> (10,)
+
+    resnext20_4x8d_cifar10
+    stem          ( 32,  32,    3) -> ( 16,  16,   32)   3x3 convolution and 3x3 max pooling, strided
+    group 1       ( 16,  16,   32) -> ( 16,  16,   64)   2 blocks
+    group 2       ( 16,  16,   64) -> (  8,   8,  128)   2 blocks, the first strided
+    group 3       (  8,   8,  128) -> (  4,   4,  256)   2 blocks, the first strided
+    classifier    (  4,   4,  256) -> (10,)
+
+Trainable parameters: resnext50_32x4d 25,028,904, resnext101_32x4d 44,177,704, resnext101_32x8d 88,791,336,
+resnext101_64x4d 83,455,272; resnext29_8x64d_cifar10 34,426,698, resnext29_16x64d_cifar10 68,155,210 (the paper,
+table 7: 34.4M and 68.1M), resnext29_32x4d_cifar10 4,775,754; resnext20_4x8d_cifar10 298,282.
+Differs from the paper: its CIFAR-10 results came from pre-activation blocks; these are the blocks of its figure 3 and
+of the released code (facebookresearch/ResNeXt), whose README found them better. resnext20_4x8d_cifar10 is not in the
+paper: two blocks a group at half the resolution, to which its stem pools.
+"""
+
+from keras import Input, Model, layers, ops
+
+# 32x8d has twice the filters of 32x4d in every branch, 64x4d twice the branches: the same groups.
+RESNEXT101_256 = (
+    {"n_filters": 256, "n_filters_out": 256, "n_blocks": 3},
+    {"n_filters": 512, "n_filters_out": 512, "n_blocks": 4},
+    {"n_filters": 1024, "n_filters_out": 1024, "n_blocks": 23},
+    {"n_filters": 2048, "n_filters_out": 2048, "n_blocks": 3},
+)
+CIFAR10_STEM = {"n_filters": 64, "kernel_size": 3, "strides": 1, "pooling": False}
+SMALL_STEM = {"n_filters": 32, "kernel_size": 3, "strides": 1, "pooling": True}
+
+# n_filters are those of all branches together: cardinality times the "d" of the name, doubled from group to group.
+METAPARAMETERS = {
+    "resnext50_32x4d": {"cardinality": 32, "groups": (
+        {"n_filters": 128, "n_filters_out": 256, "n_blocks": 3},
+        {"n_filters": 256, "n_filters_out": 512, "n_blocks": 4},
+        {"n_filters": 512, "n_filters_out": 1024, "n_blocks": 6},
+        {"n_filters": 1024, "n_filters_out": 2048, "n_blocks": 3},
+    )},
+    "resnext101_32x4d": {"cardinality": 32, "groups": (
+        {"n_filters": 128, "n_filters_out": 256, "n_blocks": 3},
+        {"n_filters": 256, "n_filters_out": 512, "n_blocks": 4},
+        {"n_filters": 512, "n_filters_out": 1024, "n_blocks": 23},
+        {"n_filters": 1024, "n_filters_out": 2048, "n_blocks": 3},
+    )},
+    "resnext101_32x8d": {"cardinality": 32, "groups": RESNEXT101_256},
+    "resnext101_64x4d": {"cardinality": 64, "groups": RESNEXT101_256},
+    "resnext29_8x64d_cifar10": {"cardinality": 8, "stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 512, "n_filters_out": 256, "n_blocks": 3},
+        {"n_filters": 1024, "n_filters_out": 512, "n_blocks": 3},
+        {"n_filters": 2048, "n_filters_out": 1024, "n_blocks": 3},
+    )},
+    "resnext29_16x64d_cifar10": {"cardinality": 16, "stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 1024, "n_filters_out": 256, "n_blocks": 3},
+        {"n_filters": 2048, "n_filters_out": 512, "n_blocks": 3},
+        {"n_filters": 4096, "n_filters_out": 1024, "n_blocks": 3},
+    )},
+    "resnext29_32x4d_cifar10": {"cardinality": 32, "stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 128, "n_filters_out": 256, "n_blocks": 3},
+        {"n_filters": 256, "n_filters_out": 512, "n_blocks": 3},
+        {"n_filters": 512, "n_filters_out": 1024, "n_blocks": 3},
+    )},
+    "resnext20_4x8d_cifar10": {"cardinality": 4, "stem": SMALL_STEM, "groups": (
+        {"n_filters": 32, "n_filters_out": 64, "n_blocks": 2},
+        {"n_filters": 64, "n_filters_out": 128, "n_blocks": 2},
+        {"n_filters": 128, "n_filters_out": 256, "n_blocks": 2},
+    )},
+}
+
+
+def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
+    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+
+    Args:
+        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
+            {"n_filters", "n_filters_out", "n_blocks"}, `cardinality`, the number of branches, and perhaps
+            `convolution`, "split_transform_merge" or "grouped_convolution", the form that the branches take, and
+            `stem`, a dictionary of the arguments of `stem`.
+        input_shape: (H, W, C); the ImageNet stem divides H and W by 4, every group but the first by 2.
+        n_classes: how many classes, at least 2.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+    """
+    check(metaparameters, ("groups", "cardinality"), ("convolution", "stem"))
+    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
+    for group_metaparameters in metaparameters["groups"]:
+        check(group_metaparameters, ("n_filters", "n_filters_out", "n_blocks"))
+    if len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+    in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+
+    inputs = Input(input_shape)
+    x = stem(inputs, **metaparameters.get("stem", {}))
+    x = learner(x, **in_learner)
+    outputs = classifier(x, n_classes)
+    return Model(inputs, outputs)
+
+
+# Copied from resnet/resnet_basic.py
+def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
+    """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
+
+    The paper's CIFAR-10 stem has a 3x3 convolution, strides 1 and no pooling, so H and W stay.
+    """
+    x = layers.ReLU()(conv_bn(inputs, n_filters, kernel_size, strides))
+    if pooling:
+        x = layers.ZeroPadding2D(1)(x)  # after ReLU zero is the smallest value, so it never wins the maximum
+        x = layers.MaxPooling2D(3, strides=2)(x)
+    return x
+
+
+def learner(x, groups, cardinality, convolution="split_transform_merge"):
+    """The groups in a row; every group but the first halves height and width.
+
+    Args:
+        x: the stem's feature maps (N, H, W, C).
+        groups: a tuple of {"n_filters", "n_filters_out", "n_blocks"}.
+        cardinality: how many branches the 3x3 convolutions have.
+        convolution: "split_transform_merge" or "grouped_convolution".
+
+    Returns:
+        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters_out of the last group), ready for any head.
+    """
+    first, *rest = groups
+    x = group(x, **first, cardinality=cardinality, strides=1, convolution=convolution)
+    for metaparameters in rest:
+        x = group(x, **metaparameters, cardinality=cardinality, strides=2, convolution=convolution)
+    return x
+
+
+def group(x, n_filters, n_filters_out, n_blocks, cardinality, strides=2, convolution="split_transform_merge"):
+    """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, n_filters_out)."""
+    if n_blocks < 1:
+        raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
+    x = projection_block(x, n_filters, n_filters_out, cardinality, strides, convolution)
+    for _ in range(n_blocks - 1):  # the projection block was the first of them
+        x = identity_block(x, n_filters, cardinality, convolution)
+    return x
+
+
+def identity_block(x, n_filters, cardinality, convolution="split_transform_merge"):
+    """1x1, 3x3 in branches, 1x1 beside an identity shortcut: (N, H, W, C) throughout. Figure 3."""
+    residual = x
+    x = layers.ReLU()(conv_bn(x, n_filters, 1))  # (N, H, W, n_filters)
+    x = layers.ReLU()(branches_bn(x, cardinality, 1, convolution))
+    x = conv_bn(x, residual.shape[-1], 1)
+    x = layers.Add()([residual, x])
+    return layers.ReLU()(x)
+
+
+def projection_block(x, n_filters, n_filters_out, cardinality, strides=2, convolution="split_transform_merge"):
+    """The same beside a shortcut that a 1x1 convolution brings to the new shape.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        n_filters: filters of the first 1x1 convolution, and of all branches together.
+        n_filters_out: filters of the last 1x1 convolution and of the shortcut.
+        cardinality: how many branches.
+        strides: by how much the 3x3 convolutions divide height and width.
+        convolution: "split_transform_merge" or "grouped_convolution".
+
+    Returns:
+        Feature maps (N, H / strides, W / strides, n_filters_out).
+    """
+    residual = conv_bn(x, n_filters_out, 1, strides)
+    x = layers.ReLU()(conv_bn(x, n_filters, 1))  # (N, H, W, n_filters)
+    x = layers.ReLU()(branches_bn(x, cardinality, strides, convolution))  # (N, H / strides, W / strides, n_filters)
+    x = conv_bn(x, n_filters_out, 1)
+    x = layers.Add()([residual, x])
+    return layers.ReLU()(x)
+
+
+def branches_bn(x, cardinality, strides=1, convolution="split_transform_merge"):
+    """3x3 convolutions, each of its own share of the feature maps, and batch normalization.
+
+    (N, H, W, C) -> (N, H / strides, W / strides, C).
+
+    Raises:
+        ValueError: C is not divisible by the cardinality, or convolution is neither of its two values.
+    """
+    if x.shape[-1] % cardinality:
+        raise ValueError(f"n_filters must be divisible by the cardinality {cardinality}, got {x.shape[-1]}")
+    if convolution == "split_transform_merge":
+        x = split_transform_merge(x, cardinality, strides)
+    elif convolution == "grouped_convolution":
+        x = grouped_convolution(x, cardinality, strides)
+    else:
+        allowed = '"split_transform_merge" or "grouped_convolution"'
+        raise ValueError(f"convolution must be {allowed}, got {convolution!r}")
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+def split_transform_merge(x, cardinality, strides=1):
+    """The branches one by one: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3b.
+
+    By far the faster form to train on a CPU. The figure's 1x1 convolution of each branch is a share of the one before.
+    """
+    n_filters = x.shape[-1] // cardinality
+    x = layers.ZeroPadding2D(1)(x)  # "same" would pad the bottom and the right only when it strides
+    branches = [
+        layers.Conv2D(n_filters, 3, strides, use_bias=False, kernel_initializer="he_normal")(branch)
+        for branch in ops.split(x, cardinality, axis=-1)  # cardinality times (N, H + 2, W + 2, C / cardinality)
+    ]
+    return ops.concatenate(branches, axis=-1)
+
+
+def grouped_convolution(x, cardinality, strides=1):
+    """The branches in one layer: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3c.
+
+    The faster form on a GPU. Its kernel is the branches' kernels side by side.
+    """
+    n_filters = x.shape[-1]
+    x = layers.ZeroPadding2D(1)(x)
+    return layers.Conv2D(
+        n_filters, 3, strides, groups=cardinality, use_bias=False, kernel_initializer="he_normal"
+    )(x)
+
+
+# Copied from resnet/resnet_v1.py
+def conv_bn(x, n_filters, kernel_size, strides=1):
+    """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    if any(size is not None and size < strides for size in x.shape[1:3]):
+        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
+    padding = "same"
+    if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
+        x = layers.ZeroPadding2D(kernel_size // 2)(x)
+        padding = "valid"
+    x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+
+
+# Copied from resnet/resnet_v1.py
+def classifier(x, n_classes):
+    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
+
+    Raises:
+        ValueError: n_classes is not a whole number of at least 2.
+    """
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+
+
+# Copied from vgg/vgg.py
+def check(metaparameters, required, optional=()):
+    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
+    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
+        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
+        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
+    for name in required:
+        value = metaparameters[name]
+        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
+            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        if name != "groups" and not (isinstance(value, int) and value > 0):
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
