@@ -25,16 +25,16 @@ Paper: Huang et al. 2017, "Densely Connected Convolutional Networks", arXiv:1608
     classifier    (  8,   8,  132) -> (10,)
 
     densenet_c16_k24_cifar10
-    stem          ( 32,  32,    3) -> ( 16,  16,   24)   3x3 convolution, 3x3 max pooling strided
-    group 1       ( 16,  16,   24) -> (  8,   8,   60)   dense block of 4, transitional block
-    group 2       (  8,   8,   60) -> (  4,   4,   78)   dense block of 4, transitional block
-    group 3       (  4,   4,   78) -> (  4,   4,  174)   dense block of 4
-    classifier    (  4,   4,  174) -> (10,)
+    stem          ( 32,  32,    3) -> ( 16,  16,   16)   3x3 convolution, 3x3 max pooling strided
+    group 1       ( 16,  16,   16) -> (  8,   8,   56)   dense block of 4, transitional block
+    group 2       (  8,   8,   56) -> (  4,   4,   76)   dense block of 4, transitional block
+    group 3       (  4,   4,   76) -> (  4,   4,  172)   dense block of 4
+    classifier    (  4,   4,  172) -> (10,)
 
 Trainable parameters: densenet121 7,978,856, densenet161 28,681,000, densenet169 14,149,480, densenet201 20,013,928,
 densenet264 33,337,704; densenet40_k12_cifar10 1,019,722, densenet100_k12_cifar10 6,979,642,
 densenet100_k24_cifar10 27,249,082, densenet_bc40_k12_cifar10 176,122, densenet_bc100_k12_cifar10 769,162,
-densenet_bc250_k24_cifar10 15,324,406, densenet_bc190_k40_cifar10 25,624,430, densenet_c16_k24_cifar10 258,154.
+densenet_bc250_k24_cifar10 15,324,406, densenet_bc190_k40_cifar10 25,624,430, densenet_c16_k24_cifar10 244,122.
 Differs from the paper: nothing that trains; the transitional block has the ReLU that section 3 leaves out and the
 authors' code has. That code starts every CIFAR-10 network with 2 k feature maps; here, as in section 3, those
 without BC start with 16. Counting convolutions and the classifier, "264" has 265 layers.
@@ -95,7 +95,7 @@ METAPARAMETERS = {
     # With compression alone, and a pooling in the stem: a size that 2 cores train in half an hour.
     "densenet_c16_k24_cifar10": {
         "groups": 3 * ({"n_blocks": 4},), "growth_rate": 24, "bottleneck": False,
-        "stem": CIFAR10_STEM | {"n_filters": 24, "pooling": True},
+        "stem": CIFAR10_STEM | {"pooling": True},
     },
 }
 
@@ -122,6 +122,9 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         check(group_metaparameters, ("n_blocks",))
     if len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+    reduction = metaparameters.get("reduction", 0.5)
+    if not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
+        raise ValueError(f"reduction must be a number above 0 and at most 1, got {reduction!r}")
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
 
     inputs = Input(input_shape)
@@ -201,10 +204,8 @@ def trans_block(x, reduction=0.5):
     """BN-ReLU-1x1 convolution and average pooling: (N, H, W, C) -> (N, H / 2, W / 2, reduction C, rounded down).
 
     Raises:
-        ValueError: reduction is not above 0 and at most 1, or the feature maps are too small to be halved.
+        ValueError: the feature maps are too small to be halved.
     """
-    if not 0 < reduction <= 1:
-        raise ValueError(f"reduction must be above 0 and at most 1, got {reduction}")
     if any(size is not None and size < 2 for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
     x = convolution(bn_relu(x), int(reduction * x.shape[-1]), 1)

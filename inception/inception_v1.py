@@ -13,19 +13,20 @@ Paper: Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv:1409.4842, t
 
     inception_v1_cifar10
     stem          ( 32,  32,   3) -> ( 16,  16,  48)   3x3, max pooling, 1x1, 3x3
-    group 1       ( 16,  16,  48) -> (  8,   8, 120)   2 blocks, max pooling
-    group 2       (  8,   8, 120) -> (  4,   4, 208)   5 blocks, max pooling
-    auxiliary 1   (  8,   8, 128) -> (10,)             after the first block, in training only
-    auxiliary 2   (  8,   8, 132) -> (10,)             after the fourth block, in training only
-    group 3       (  4,   4, 208) -> (  4,   4, 256)   2 blocks
+    group 1       ( 16,  16,  48) -> (  8,   8, 120)   block 3b, max pooling
+    group 2       (  8,   8, 120) -> (  4,   4, 208)   blocks 4a, 4c, 4d and 4e, max pooling
+    auxiliary 1   (  8,   8, 128) -> (10,)             after block 4a, in training only
+    auxiliary 2   (  8,   8, 132) -> (10,)             after block 4d, in training only
+    group 3       (  4,   4, 208) -> (  4,   4, 256)   blocks 5a and 5b
     classifier    (  4,   4, 256) -> (10,)
 
 Trainable parameters, without and with the auxiliary classifiers: inception_v1 6,998,552 and 13,378,280,
-inception_v1_bn 7,005,832 and 13,385,816, inception_v1_cifar10 378,946 and 1,483,862.
+inception_v1_bn 7,005,832 and 13,385,816, inception_v1_cifar10 338,790 and 1,443,706.
 Differs from the paper: the initial weights are He-normal. Batch normalization (Ioffe and Szegedy 2015,
 arXiv:1502.03167), after every convolution and in place of its bias and of the local response normalization, came later.
-inception_v1_cifar10 is a quarter as wide. Torchvision and tf-slim have a 3x3 convolution in the 5x5 branch, and a 2x2
-pooling after block 4e; here they are 5x5 and 3x3, as in the paper and its Caffe twin, bvlc_googlenet.
+Torchvision and tf-slim have a 3x3 convolution in the 5x5 branch, and a 2x2 pooling after block 4e; here they are 5x5
+and 3x3, as in the paper and its Caffe twin, bvlc_googlenet. inception_v1_cifar10 is not in the paper: a quarter as
+wide, without blocks 3a and 4b, and with a stem that halves the image once.
 """
 
 from keras import Input, Model, layers, ops
@@ -59,13 +60,11 @@ METAPARAMETERS = {
         "batch_normalization": True,
         "groups": (
             (
-                {"n_1x1": 16, "n_3x3_reduce": 24, "n_3x3": 32, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 8},
                 {"n_1x1": 32, "n_3x3_reduce": 32, "n_3x3": 48, "n_5x5_reduce": 8, "n_5x5": 24, "n_pool": 16},
             ),
             (
                 {"n_1x1": 48, "n_3x3_reduce": 24, "n_3x3": 52, "n_5x5_reduce": 4, "n_5x5": 12, "n_pool": 16},
                 None,
-                {"n_1x1": 40, "n_3x3_reduce": 28, "n_3x3": 56, "n_5x5_reduce": 6, "n_5x5": 16, "n_pool": 16},
                 {"n_1x1": 32, "n_3x3_reduce": 32, "n_3x3": 64, "n_5x5_reduce": 6, "n_5x5": 16, "n_pool": 16},
                 {"n_1x1": 28, "n_3x3_reduce": 36, "n_3x3": 72, "n_5x5_reduce": 8, "n_5x5": 16, "n_pool": 16},
                 None,

@@ -79,12 +79,12 @@ def stem(inputs, n_filters=(32, 32, 64, 80, 192), strides=2, padding="valid", po
     """
     if not isinstance(n_filters, (tuple, list)) or len(n_filters) != 5:
         raise ValueError(f"n_filters of the stem must be five numbers, got {n_filters!r}")
-    x = conv_bn(inputs, n_filters[0], 3, strides, padding)  # (N, 149, 149, 32)
-    x = conv_bn(x, n_filters[1], 3, padding=padding)  # (N, 147, 147, 32)
-    x = conv_bn(x, n_filters[2], 3)  # (N, 147, 147, 64)
+    x = conv_bn(inputs, n_filters[0], (3, 3), strides, padding)  # (N, 149, 149, 32)
+    x = conv_bn(x, n_filters[1], (3, 3), padding=padding)  # (N, 147, 147, 32)
+    x = conv_bn(x, n_filters[2], (3, 3))  # (N, 147, 147, 64)
     x = max_pooling(x, padding)  # (N, 73, 73, 64)
-    x = conv_bn(x, n_filters[3], 1)  # (N, 73, 73, 80)
-    x = conv_bn(x, n_filters[4], 3, padding=padding)  # (N, 71, 71, 192)
+    x = conv_bn(x, n_filters[3], (1, 1))  # (N, 73, 73, 80)
+    x = conv_bn(x, n_filters[4], (3, 3), padding=padding)  # (N, 71, 71, 192)
     return max_pooling(x, padding) if pooling else x
 
 
@@ -135,14 +135,14 @@ def inception_block_a(x, n_1x1, n_5x5_reduce, n_5x5, n_3x3_reduce, n_3x3, n_pool
 
     The figure has two 3x3 convolutions for each 5x5 of version 1; the released code has kept one 5x5.
     """
-    branch_1x1 = conv_bn(x, n_1x1, 1)
-    branch_5x5 = conv_bn(x, n_5x5_reduce, 1)
-    branch_5x5 = conv_bn(branch_5x5, n_5x5, 5)
-    branch_3x3 = conv_bn(x, n_3x3_reduce, 1)
-    branch_3x3 = conv_bn(branch_3x3, n_3x3, 3)
-    branch_3x3 = conv_bn(branch_3x3, n_3x3, 3)
+    branch_1x1 = conv_bn(x, n_1x1, (1, 1))
+    branch_5x5 = conv_bn(x, n_5x5_reduce, (1, 1))
+    branch_5x5 = conv_bn(branch_5x5, n_5x5, (5, 5))
+    branch_3x3 = conv_bn(x, n_3x3_reduce, (1, 1))
+    branch_3x3 = conv_bn(branch_3x3, n_3x3, (3, 3))
+    branch_3x3 = conv_bn(branch_3x3, n_3x3, (3, 3))
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn(branch_pool, n_pool, 1)
+    branch_pool = conv_bn(branch_pool, n_pool, (1, 1))
     return layers.Concatenate()([branch_1x1, branch_5x5, branch_3x3, branch_pool])
 
 
@@ -152,10 +152,10 @@ def grid_reduction_a(x, n_3x3, n_double_reduce, n_double):
     Returns:
         Feature maps (N, (H - 1) / 2, (W - 1) / 2, n_3x3 + n_double + C).
     """
-    branch_3x3 = conv_bn(x, n_3x3, 3, 2, "valid")
-    branch_double = conv_bn(x, n_double_reduce, 1)
-    branch_double = conv_bn(branch_double, n_double, 3)
-    branch_double = conv_bn(branch_double, n_double, 3, 2, "valid")
+    branch_3x3 = conv_bn(x, n_3x3, (3, 3), 2, "valid")
+    branch_double = conv_bn(x, n_double_reduce, (1, 1))
+    branch_double = conv_bn(branch_double, n_double, (3, 3))
+    branch_double = conv_bn(branch_double, n_double, (3, 3), 2, "valid")
     return layers.Concatenate()([branch_3x3, branch_double, max_pooling(x)])
 
 
@@ -164,17 +164,17 @@ def inception_block_b(x, n_filters, n_7x7):
 
     1x1; 1x1, 1x7, 7x1; 1x1, 7x1, 1x7, 7x1, 1x7; average pooling, 1x1. All but the last of a branch have n_7x7 filters.
     """
-    branch_1x1 = conv_bn(x, n_filters, 1)
-    branch_7x7 = conv_bn(x, n_7x7, 1)
+    branch_1x1 = conv_bn(x, n_filters, (1, 1))
+    branch_7x7 = conv_bn(x, n_7x7, (1, 1))
     branch_7x7 = conv_bn(branch_7x7, n_7x7, (1, 7))  # height 1, width 7
     branch_7x7 = conv_bn(branch_7x7, n_filters, (7, 1))
-    branch_double = conv_bn(x, n_7x7, 1)
+    branch_double = conv_bn(x, n_7x7, (1, 1))
     branch_double = conv_bn(branch_double, n_7x7, (7, 1))
     branch_double = conv_bn(branch_double, n_7x7, (1, 7))
     branch_double = conv_bn(branch_double, n_7x7, (7, 1))
     branch_double = conv_bn(branch_double, n_filters, (1, 7))
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn(branch_pool, n_filters, 1)
+    branch_pool = conv_bn(branch_pool, n_filters, (1, 1))
     return layers.Concatenate()([branch_1x1, branch_7x7, branch_double, branch_pool])
 
 
@@ -184,12 +184,12 @@ def grid_reduction_b(x, n_filters, n_3x3):
     Returns:
         Feature maps (N, (H - 1) / 2, (W - 1) / 2, n_3x3 + n_filters + C).
     """
-    branch_3x3 = conv_bn(x, n_filters, 1)
-    branch_3x3 = conv_bn(branch_3x3, n_3x3, 3, 2, "valid")
-    branch_7x7 = conv_bn(x, n_filters, 1)
+    branch_3x3 = conv_bn(x, n_filters, (1, 1))
+    branch_3x3 = conv_bn(branch_3x3, n_3x3, (3, 3), 2, "valid")
+    branch_7x7 = conv_bn(x, n_filters, (1, 1))
     branch_7x7 = conv_bn(branch_7x7, n_filters, (1, 7))
     branch_7x7 = conv_bn(branch_7x7, n_filters, (7, 1))
-    branch_7x7 = conv_bn(branch_7x7, n_filters, 3, 2, "valid")
+    branch_7x7 = conv_bn(branch_7x7, n_filters, (3, 3), 2, "valid")
     return layers.Concatenate()([branch_3x3, branch_7x7, max_pooling(x)])
 
 
@@ -198,15 +198,17 @@ def inception_block_c(x, n_1x1, n_3x3, n_double_reduce, n_pool):
 
     1x1; 1x1, {1x3, 3x1}; 1x1, 3x3, {1x3, 3x1}; average pooling, 1x1.
     """
-    branch_1x1 = conv_bn(x, n_1x1, 1)
-    branch_3x3 = conv_bn(x, n_3x3, 1)
+    branch_1x1 = conv_bn(x, n_1x1, (1, 1))
+    branch_3x3 = conv_bn(x, n_3x3, (1, 1))
     branch_3x3 = [conv_bn(branch_3x3, n_3x3, (1, 3)), conv_bn(branch_3x3, n_3x3, (3, 1))]
-    branch_double = conv_bn(x, n_double_reduce, 1)
-    branch_double = conv_bn(branch_double, n_3x3, 3)
+    branch_3x3 = layers.Concatenate()(branch_3x3)
+    branch_double = conv_bn(x, n_double_reduce, (1, 1))
+    branch_double = conv_bn(branch_double, n_3x3, (3, 3))
     branch_double = [conv_bn(branch_double, n_3x3, (1, 3)), conv_bn(branch_double, n_3x3, (3, 1))]
+    branch_double = layers.Concatenate()(branch_double)
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn(branch_pool, n_pool, 1)
-    return layers.Concatenate()([branch_1x1, *branch_3x3, *branch_double, branch_pool])
+    branch_pool = conv_bn(branch_pool, n_pool, (1, 1))
+    return layers.Concatenate()([branch_1x1, branch_3x3, branch_double, branch_pool])
 
 
 def auxiliary(x, n_classes):
@@ -218,8 +220,8 @@ def auxiliary(x, n_classes):
     if any(size is None or size < 5 for size in x.shape[1:3]):
         raise ValueError(f"an auxiliary classifier needs feature maps of at least 5x5, got {x.shape[1:3]}")
     x = layers.AveragePooling2D(5, strides=3)(x)  # (N, 5, 5, C) from (N, 17, 17, C)
-    x = conv_bn(x, 128, 1)
-    x = conv_bn(x, 768, [min(5, size) for size in x.shape[1:3]], padding="valid")  # (N, 1, 1, 768)
+    x = conv_bn(x, 128, (1, 1))
+    x = conv_bn(x, 768, tuple(min(5, size) for size in x.shape[1:3]), padding="valid")  # (N, 1, 1, 768)
     x = layers.GlobalAveragePooling2D()(x)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
@@ -228,7 +230,16 @@ def conv_bn(x, n_filters, kernel_size, strides=1, padding="same"):
     """Convolution, batch normalization and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters).
 
     Unlike that of resnet_v1.py it ends with the ReLU, and its padding is an argument, as in the released code.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        n_filters: how many filters.
+        kernel_size: (height, width).
+        strides: by how much height and width are divided.
+        padding: "same" or "valid"; with strides of 2 the released code has "valid".
     """
+    if padding == "valid" and any(n is not None and n < k for n, k in zip(x.shape[1:3], kernel_size, strict=True)):
+        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} for a kernel of {kernel_size}")
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)
     return layers.ReLU()(x)
@@ -239,6 +250,8 @@ def max_pooling(x, padding="valid"):
 
     Unlike that of inception_v1.py it does not pad unless asked.
     """
+    if padding == "valid" and any(size is not None and size < 3 for size in x.shape[1:3]):
+        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be pooled 3x3")
     return layers.MaxPooling2D(3, strides=2, padding=padding)(x)
 
 

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = [name for name in ("vgg", "resnet") if (ROOT / name).is_dir()]  # in reading order
-COMPANIONS = ("train.py", "data.py", "report.py")
+READING_ORDER = ("vgg", "resnet", "inception", "resnext", "densenet")
+FOLDERS = [name for name in READING_ORDER if (ROOT / name).is_dir()]
+COMPANIONS = ("train.py", "data.py", "report.py", "step_times.py")
 MODULES = [
     str(path.relative_to(ROOT))
     for folder in FOLDERS

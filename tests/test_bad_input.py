@@ -1,21 +1,47 @@
 """Metaparameters and arguments that cannot work are refused by name, with what is allowed."""
 
 import pytest
-from folders import load
+from folders import MODULES, load
 from keras import Input
 
 VGG, V1, V2, BASIC = "vgg/vgg.py", "resnet/resnet_v1.py", "resnet/resnet_v2.py", "resnet/resnet_basic.py"
+INCEPTION_V1, INCEPTION_V3 = "inception/inception_v1.py", "inception/inception_v3.py"
+RESNEXT, DENSENET = "resnext/resnext.py", "densenet/densenet.py"
 LAYERS = ({"n_layers": 2, "n_filters": 8},)
 BLOCKS = ({"n_filters": 8, "n_blocks": 1},)
-GROUPS = {VGG: LAYERS, V1: BLOCKS, V2: BLOCKS, BASIC: BLOCKS}
-every_module = pytest.mark.parametrize("path", GROUPS)
+BLOCK = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 4}
+GROUP_V3 = {
+    "block": load(INCEPTION_V3).inception_block_b,
+    "blocks": ({"n_filters": 8, "n_7x7": 4},),
+    "auxiliary": load(INCEPTION_V3).auxiliary,
+    "grid_reduction": load(INCEPTION_V3).grid_reduction_b,
+    "grid_filters": {"n_filters": 4, "n_3x3": 8},
+}
+STEM_V3 = {"n_filters": (4, 4, 8, 8, 8), "strides": 1, "padding": "same", "pooling": False}
+MINIMAL = {
+    VGG: {"groups": LAYERS},
+    V1: {"groups": BLOCKS},
+    V2: {"groups": BLOCKS},
+    BASIC: {"groups": BLOCKS},
+    INCEPTION_V1: {"groups": ((BLOCK,),)},
+    INCEPTION_V3: {"groups": (GROUP_V3,), "stem": STEM_V3},
+    RESNEXT: {"groups": ({"n_filters": 8, "n_filters_out": 16, "n_blocks": 1},), "cardinality": 4},
+    DENSENET: {"groups": ({"n_blocks": 1},), "growth_rate": 4},
+}
+every_module = pytest.mark.parametrize("path", MINIMAL)
+# the modules whose groups are dictionaries of numbers
+numbers_in_groups = pytest.mark.parametrize("path", [path for path in MINIMAL if not path.startswith("inception")])
+
+
+def test_every_module_is_here():
+    assert set(MINIMAL) == set(MODULES)
 
 
 @every_module
 @pytest.mark.parametrize("n_classes", [1, 0, -3, "10", None, 2.5])
 def test_n_classes_that_cannot_be(path, n_classes):
     with pytest.raises(ValueError, match=f"n_classes must be a whole number of at least 2, got {n_classes!r}"):
-        load(path).build({"groups": GROUPS[path]}, (32, 32, 3), n_classes)
+        load(path).build(MINIMAL[path], (32, 32, 3), n_classes)
 
 
 @every_module
@@ -28,39 +54,45 @@ def test_not_metaparameters(path, given):
 @every_module
 def test_unknown_name(path):
     with pytest.raises(ValueError, match="'depth': 20"):
-        load(path).build({"groups": GROUPS[path], "depth": 20}, (32, 32, 3), 10)
+        load(path).build(MINIMAL[path] | {"depth": 20}, (32, 32, 3), 10)
 
 
-@every_module
+@numbers_in_groups
 @pytest.mark.parametrize(
     "group", [{}, {"n_filters": 8}, {"n_layers": 2, "n_blocks": 2}, {"n_filters": 8, "n_blocks": 1, "n_layers": 1}, "a"]
 )
 def test_group_with_other_names(path, group):
     with pytest.raises(ValueError, match="metaparameters must be a dictionary of n_"):
-        load(path).build({"groups": (group,)}, (32, 32, 3), 10)
+        load(path).build(MINIMAL[path] | {"groups": (group,)}, (32, 32, 3), 10)
 
 
 @every_module
 @pytest.mark.parametrize("groups", [(), [], {}, {"n_filters": 8}, None, 0, 3, 1.5, "abc"])
 def test_groups_that_are_no_tuple(path, groups):
     with pytest.raises(ValueError, match="groups must be a tuple of at least one group, got"):
-        load(path).build({"groups": groups}, (32, 32, 3), 10)
+        load(path).build(MINIMAL[path] | {"groups": groups}, (32, 32, 3), 10)
 
 
-@every_module
+@numbers_in_groups
 @pytest.mark.parametrize("number", [0, -1, 1.5, "two", (1, 2), None])
 def test_group_with_numbers_that_cannot_be(path, number):
-    for name in GROUPS[path][0]:
+    (group,) = MINIMAL[path]["groups"]
+    for name in group:
         with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
-            load(path).build({"groups": (GROUPS[path][0] | {name: number},)}, (32, 32, 3), 10)
+            load(path).build(MINIMAL[path] | {"groups": (group | {name: number},)}, (32, 32, 3), 10)
 
 
 @pytest.mark.parametrize(
-    "path, n_groups, size", [(VGG, 3, 7), (VGG, 5, 16), (V1, 4, 16), (V2, 4, 16), (BASIC, 4, 16), (BASIC, 4, 1)]
+    "path, n_groups, size",
+    [
+        (VGG, 3, 7), (VGG, 5, 16), (V1, 4, 16), (V2, 4, 16), (BASIC, 4, 16), (BASIC, 4, 1), (RESNEXT, 4, 16),
+        (DENSENET, 4, 16), (INCEPTION_V1, 3, 16), (INCEPTION_V1, 1, 4), (INCEPTION_V3, 1, 4),
+        (INCEPTION_V3, 3, 20),
+    ],
 )
 def test_input_too_small_for_the_strides(path, n_groups, size):
     with pytest.raises(ValueError, match="the input is too small"):
-        load(path).build({"groups": GROUPS[path] * n_groups}, (size, 64, 3), 10)
+        load(path).build(MINIMAL[path] | {"groups": MINIMAL[path]["groups"] * n_groups}, (size, 64, 3), 10)
 
 
 @every_module
@@ -69,7 +101,7 @@ def test_input_too_small_for_the_strides(path, n_groups, size):
 )
 def test_input_shape_that_cannot_be(path, input_shape):
     with pytest.raises(ValueError):
-        load(path).build({"groups": GROUPS[path]}, input_shape, 10)
+        load(path).build(MINIMAL[path], input_shape, 10)
 
 
 @pytest.mark.parametrize("depth", [21, 2, 0, -4, 19, 20.0])
@@ -103,10 +135,93 @@ def test_unknown_strided_convolution(convolution):
         load(V1).build({"groups": BLOCKS, "strided_convolution": convolution}, (32, 32, 3), 10)
 
 
-@pytest.mark.parametrize("path", [V2, BASIC])
+@pytest.mark.parametrize("path", [V2, BASIC, INCEPTION_V1, INCEPTION_V3, RESNEXT, DENSENET])
 def test_unknown_name_in_the_stem(path):
-    with pytest.raises(ValueError, match="dictionary of n_filters, kernel_size, strides, pooling"):
-        load(path).build({"groups": BLOCKS, "stem": {"filters": 16}}, (32, 32, 3), 10)
+    with pytest.raises(ValueError, match="dictionary of n_filters, .*strides, .*pooling"):
+        load(path).build(MINIMAL[path] | {"stem": {"filters": 16}}, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
+@pytest.mark.parametrize("n_filters", [(8, 8), 16, None, "abcd", (8,) * 6])
+def test_filters_of_the_inception_stem(path, n_filters):
+    with pytest.raises(ValueError, match="n_filters of the stem must be (three|five) numbers"):
+        load(path).build(MINIMAL[path] | {"stem": {"n_filters": n_filters}}, (96, 96, 3), 10)
+
+
+@pytest.mark.parametrize("blocks", [(), (None,), (None, BLOCK), BLOCK, None, 3, "abc"])
+def test_group_of_inception_v1_that_does_not_begin_with_a_block(blocks):
+    with pytest.raises(ValueError, match="a group must be a tuple of blocks of which the first is not None"):
+        load(INCEPTION_V1).build({"groups": (blocks,)}, (64, 64, 3), 10)
+
+
+@pytest.mark.parametrize("name", BLOCK)
+def test_block_of_inception_v1(name):
+    for block in ({k: v for k, v in BLOCK.items() if k != name}, BLOCK | {name + "_": 4}):
+        with pytest.raises(ValueError, match="metaparameters must be a dictionary of n_1x1 and"):
+            load(INCEPTION_V1).build({"groups": ((BLOCK, block),)}, (64, 64, 3), 10)
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got 0"):
+        load(INCEPTION_V1).build({"groups": ((BLOCK | {name: 0},),)}, (64, 64, 3), 10)
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"block": "inception_block_b"}, "block must be a function, got 'inception_block_b'"),
+        ({"block": None}, "block must be a function, got None"),
+        ({"auxiliary": True}, "auxiliary must be a function, got True"),
+        ({"grid_reduction": "grid_reduction_b"}, "grid_reduction must be a function"),
+        ({"blocks": ()}, "blocks must be a tuple of dictionaries"),
+        ({"blocks": {"n_filters": 8, "n_7x7": 4}}, "blocks must be a tuple of dictionaries"),
+        ({"blocks": None}, "blocks must be a tuple of dictionaries"),
+        ({"blocks": ({"n_filters": 8},)}, "metaparameters must be a dictionary of n_filters and n_7x7, got"),
+        ({"blocks": ({"n_filters": 8, "n_7x7": 0},)}, "n_7x7 must be a whole number of at least 1, got 0"),
+        ({"grid_filters": None}, "metaparameters must be a dictionary of n_filters and n_3x3, got None"),
+        ({"grid_filters": {"n_filters": 8, "n_3x3": 1.5}}, "n_3x3 must be a whole number of at least 1, got 1.5"),
+        ({"reduction": 0.5}, "metaparameters must be a dictionary of block, blocks"),
+    ],
+)
+def test_group_of_inception_v3(change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        load(INCEPTION_V3).build({"groups": (GROUP_V3 | change,), "stem": STEM_V3}, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
+@pytest.mark.parametrize("size", [16, None])
+def test_auxiliary_classifier_of_too_small_feature_maps(path, size):
+    metaparameters = MINIMAL[path] if path == INCEPTION_V3 else {"groups": ((BLOCK, None, BLOCK),)}
+    input_shape = (size and size // 2, size, 3)
+    with pytest.raises(ValueError, match="an auxiliary classifier needs feature maps of at least 5x5"):
+        load(path).build(metaparameters, input_shape, 10, auxiliary=True)
+
+
+@pytest.mark.parametrize("cardinality", [3, 5, 16])
+def test_filters_not_divisible_by_the_cardinality(cardinality):
+    for convolution in ("split_transform_merge", "grouped_convolution"):
+        metaparameters = MINIMAL[RESNEXT] | {"cardinality": cardinality, "convolution": convolution}
+        with pytest.raises(ValueError, match=f"n_filters must be divisible by the cardinality {cardinality}, got 8"):
+            load(RESNEXT).build(metaparameters, (32, 32, 3), 10)
+        with pytest.raises(ValueError):  # the function alone
+            getattr(load(RESNEXT), convolution)(Input((8, 8, 8)), cardinality)
+
+
+@pytest.mark.parametrize("path, name", [(RESNEXT, "cardinality"), (DENSENET, "growth_rate")])
+@pytest.mark.parametrize("number", [0, -4, 1.5, "4", None])
+def test_cardinality_and_growth_rate_that_cannot_be(path, name, number):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {number!r}"):
+        load(path).build(MINIMAL[path] | {name: number}, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize("convolution", ["depthwise", "", None, 3])
+def test_unknown_form_of_the_grouped_convolution(convolution):
+    with pytest.raises(ValueError, match='convolution must be "split_transform_merge" or "grouped_convolution", got'):
+        load(RESNEXT).build(MINIMAL[RESNEXT] | {"convolution": convolution}, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize("reduction", [0, -0.5, 1.01, 2, "half", None, (0.5,)])
+def test_reduction_that_is_no_share(reduction):
+    metaparameters = MINIMAL[DENSENET] | {"groups": 2 * ({"n_blocks": 1},), "reduction": reduction}
+    with pytest.raises(ValueError, match="reduction must be a number above 0 and at most 1, got"):
+        load(DENSENET).build(metaparameters, (32, 32, 3), 10)
 
 
 @pytest.mark.parametrize("n_units", [512, None, "512"])
@@ -126,6 +241,7 @@ def test_vgg_needs_a_fixed_size():
         load(VGG).build({"groups": LAYERS}, (None, None, 3), 10)
 
 
-@pytest.mark.parametrize("path", [V1, V2, BASIC])
-def test_resnets_take_any_size(path):
-    assert load(path).build({"groups": BLOCKS * 2}, (None, None, 3), 10).output_shape == (None, 10)
+@pytest.mark.parametrize("path", [path for path in MINIMAL if path != VGG])
+def test_the_others_take_any_size(path):
+    metaparameters = MINIMAL[path] | {"groups": MINIMAL[path]["groups"] * 2}
+    assert load(path).build(metaparameters, (None, None, 3), 10).output_shape == (None, 10)

@@ -9,7 +9,7 @@ import keras
 import pytest
 from folders import MODULES, load
 
-IMAGENET, CIFAR10 = ((224, 224, 3), 1000), ((32, 32, 3), 10)
+IMAGENET, INCEPTION_V3, CIFAR10 = ((224, 224, 3), 1000), ((299, 299, 3), 1000), ((32, 32, 3), 10)
 
 # A 3x3 convolution with bias and batch normalization has 9 c_in c_out + 3 c_out parameters.
 VGG8 = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
@@ -18,6 +18,83 @@ VGG8 += (4 * 4 * 128 + 1) * 128 + (128 + 1) * 10
 SHORTCUTS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
 WIDE = sum(9 * a * b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))  # the stem and what changes the width
 WIDE += sum(n * (9 * c * c + 2 * c) for c, n in ((32, 4), (64, 3), (128, 3))) + SHORTCUTS + (128 + 1) * 10
+
+
+def convolution(c_in, c_out, area=1):
+    """Weights of a convolution without bias and of its batch normalization."""
+    return area * c_in * c_out + 2 * c_out
+
+
+def inception_v1_parts(divisor):
+    """GoogLeNet with batch normalization, the widths of the paper's table 1 divided: (all parameters, of the heads)."""
+    rows = [  # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool
+        (64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64), (192, 96, 208, 16, 48, 64), (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64), (112, 144, 288, 32, 64, 64), (256, 160, 320, 32, 128, 128),
+        (256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128),
+    ]
+    first = 64 // divisor
+    c, n_classes, stem_area, head_map = 3 * first, *((1000, 49, 4 * 4) if divisor == 1 else (10, 9, 2 * 2))
+    total, heads = convolution(3, first, stem_area) + convolution(first, first) + convolution(first, c, 9), 0
+    for number, row in enumerate(rows):
+        if divisor > 1 and number in (0, 3):  # 3a and 4b, which the network for CIFAR-10 does not have
+            continue
+        n_1x1, n_3x3_reduce, n_3x3, n_5x5_reduce, n_5x5, n_pool = (n // divisor for n in row)
+        total += sum(convolution(c, n) for n in (n_1x1, n_3x3_reduce, n_5x5_reduce, n_pool))
+        total += convolution(n_3x3_reduce, n_3x3, 9) + convolution(n_5x5_reduce, n_5x5, 25)
+        c = n_1x1 + n_3x3 + n_5x5 + n_pool
+        if number in (2, 5):  # 4a and 4d
+            heads += convolution(c, 128) + (head_map * 128 + 1) * 1024 + 1025 * n_classes
+    return total + (c + 1) * n_classes, heads
+
+
+def inception_v3_parts(divisor):
+    """Inception v3 of the released code, its widths divided: (all parameters, of the auxiliary classifier)."""
+    def n(width):
+        return width // divisor
+
+    def block_a(c, pool):
+        branches = convolution(c, n(64)) + convolution(c, n(48)) + convolution(n(48), n(64), 25) + convolution(c, n(64))
+        return branches + convolution(n(64), n(96), 9) + convolution(n(96), n(96), 9) + convolution(c, n(pool))
+
+    def block_b(m):
+        from_input = 2 * convolution(n(768), n(192)) + 2 * convolution(n(768), n(m))
+        return from_input + 4 * convolution(n(m), n(m), 7) + 2 * convolution(n(m), n(192), 7)
+
+    def block_c(c):
+        split = 4 * convolution(n(384), n(384), 3) + convolution(n(448), n(384), 9)
+        return split + sum(convolution(c, n(width)) for width in (320, 384, 448, 192))
+
+    n_classes = 1000 if divisor == 1 else 10
+    total = sum(convolution(a, b, 9) for a, b in ((3, n(32)), (n(32), n(32)), (n(32), n(64)), (n(80), n(192))))
+    total += convolution(n(64), n(80)) + block_a(n(192), 32) + block_a(n(256), 64) + block_a(n(288), 64)
+    total += convolution(n(288), n(384), 9) + convolution(n(288), n(64))  # grid reduction A
+    total += convolution(n(64), n(96), 9) + convolution(n(96), n(96), 9)
+    total += sum(block_b(m) for m in (128, 160, 160, 192))
+    total += 2 * convolution(n(768), n(192)) + convolution(n(192), n(320), 9)  # grid reduction B
+    total += 2 * convolution(n(192), n(192), 7) + convolution(n(192), n(192), 9)
+    total += block_c(n(1280)) + block_c(n(2048)) + (n(2048) + 1) * n_classes
+    # at 17x17 the pooling leaves 5x5, at 7x7 a single value
+    head = convolution(n(768), 128) + convolution(128, 768, 25 if divisor == 1 else 1) + 769 * n_classes
+    return total, head
+
+
+# Stem; for each group its projection block, an identity block; the grouped convolution sees a share of the filters.
+RESNEXT20 = convolution(3, 32, 9) + 257 * 10
+for c, n, n_out in ((32, 32, 64), (64, 64, 128), (128, 128, 256)):
+    RESNEXT20 += convolution(c, n_out) + convolution(c, n) + convolution(n_out, n)
+    RESNEXT20 += 2 * convolution(n // 4, n, 9) + 2 * convolution(n, n_out)
+
+# Normalization comes before convolution: 2 c + 9 c k in a block, 2 c + c c / 2 in a transition.
+DENSENET16 = 9 * 3 * 16 + 2 * 16
+c = 16
+for n_group in range(3):
+    for _ in range(4):
+        DENSENET16 += 2 * c + 9 * c * 24
+        c += 24
+    if n_group < 2:
+        DENSENET16 += 2 * c + c * (c // 2)
+        c //= 2
+DENSENET16 += 2 * c + (c + 1) * 10
 
 PARAMETERS = {
     # torchvision/models/vgg.py, num_params; the _bn networks keep the biases
@@ -55,6 +132,45 @@ PARAMETERS = {
     "resnet44_cifar10": (661_338, *CIFAR10),
     "resnet56_cifar10": (855_770, *CIFAR10),
     "resnet110_cifar10": (1_730_714, *CIFAR10),
+    # BVLC/caffe models/bvlc_googlenet; with batch normalization counted layer by layer, as is the sum above
+    "inception_v1": (6_998_552, *IMAGENET),
+    "inception_v1_bn": (7_005_832, *IMAGENET),
+    "inception_v1_cifar10": (inception_v1_parts(4)[0], *CIFAR10),
+    # osmr/imgclsmob, and torchvision without its auxiliary classifier
+    "inception_v3": (23_834_568, *INCEPTION_V3),
+    "inception_v3_cifar10": (inception_v3_parts(4)[0], *CIFAR10),
+    # torchvision/models/resnet.py, num_params (50, 101_32x8d, 101_64x4d); osmr/imgclsmob (101_32x4d and for CIFAR-10)
+    "resnext50_32x4d": (25_028_904, *IMAGENET),
+    "resnext101_32x4d": (44_177_704, *IMAGENET),
+    "resnext101_32x8d": (88_791_336, *IMAGENET),
+    "resnext101_64x4d": (83_455_272, *IMAGENET),
+    "resnext29_8x64d_cifar10": (34_426_698, *CIFAR10),
+    "resnext29_16x64d_cifar10": (68_155_210, *CIFAR10),
+    "resnext29_32x4d_cifar10": (4_775_754, *CIFAR10),
+    "resnext20_4x8d_cifar10": (RESNEXT20, *CIFAR10),
+    # torchvision/models/densenet.py, num_params; 264 and those without "bc" counted layer by layer
+    "densenet121": (7_978_856, *IMAGENET),
+    "densenet161": (28_681_000, *IMAGENET),
+    "densenet169": (14_149_480, *IMAGENET),
+    "densenet201": (20_013_928, *IMAGENET),
+    "densenet264": (33_337_704, *IMAGENET),
+    "densenet40_k12_cifar10": (1_019_722, *CIFAR10),
+    "densenet100_k12_cifar10": (6_979_642, *CIFAR10),
+    "densenet100_k24_cifar10": (27_249_082, *CIFAR10),
+    "densenet_c16_k24_cifar10": (DENSENET16, *CIFAR10),
+    # osmr/imgclsmob
+    "densenet_bc40_k12_cifar10": (176_122, *CIFAR10),
+    "densenet_bc100_k12_cifar10": (769_162, *CIFAR10),
+    "densenet_bc250_k24_cifar10": (15_324_406, *CIFAR10),
+    "densenet_bc190_k40_cifar10": (25_624_430, *CIFAR10),
+}
+# The Inception networks with their auxiliary classifiers.
+AUXILIARY = {
+    "inception_v1": 13_378_280,  # bvlc_googlenet's train_val.prototxt
+    "inception_v1_bn": 13_385_816,
+    "inception_v1_cifar10": sum(inception_v1_parts(4)),
+    "inception_v3": 27_161_264,  # torchvision/models/inception.py, num_params
+    "inception_v3_cifar10": sum(inception_v3_parts(4)),
 }
 # The CIFAR-10 networks of the paper, whose shortcuts have no parameters.
 ZERO_PADDING = {
@@ -89,8 +205,27 @@ def test_parameters_with_zero_padding(name):
     assert f"{ZERO_PADDING[name]:,}" in module.__doc__
 
 
-def count(module, metaparameters, input_shape, n_classes):
+@pytest.mark.parametrize("name", AUXILIARY)
+def test_parameters_with_auxiliary_classifiers(name):
+    module, (_, input_shape, n_classes) = load(NAMES[name]), PARAMETERS[name]
+    assert count(module, module.METAPARAMETERS[name], input_shape, n_classes, auxiliary=True) == AUXILIARY[name]
+    assert f"{AUXILIARY[name]:,}" in module.__doc__
+
+
+def test_the_sums_of_this_file_come_to_the_published_figures():
+    assert inception_v1_parts(1) == (7_005_832, 13_385_816 - 7_005_832)
+    assert inception_v3_parts(1) == (23_834_568, 27_161_264 - 23_834_568)
+
+
+@pytest.mark.parametrize("name", ["resnext29_32x4d_cifar10", "resnext20_4x8d_cifar10", "resnext50_32x4d"])
+def test_both_forms_of_the_grouped_convolution_have_the_same_parameters(name):
+    module, (expected, input_shape, n_classes) = load(NAMES[name]), PARAMETERS[name]
+    metaparameters = module.METAPARAMETERS[name] | {"convolution": "grouped_convolution"}
+    assert count(module, metaparameters, input_shape, n_classes) == expected
+
+
+def count(module, metaparameters, input_shape, n_classes, **options):
     """Build the whole graph and count; only the numbers in its variables, a minute of random ones, are left out."""
     with keras.StatelessScope(initialize_variables=False):
-        model = module.build(metaparameters, input_shape, n_classes)
+        model = module.build(metaparameters, input_shape, n_classes, **options)
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

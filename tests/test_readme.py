@@ -3,14 +3,13 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-from folders import FOLDERS, ROOT, load, main
+from folders import FOLDERS, ROOT, load
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
 
@@ -28,26 +27,14 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    """A copy of what git tracks, as a fresh clone has it."""
-    where = tmp_path_factory.mktemp("clone")
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in tracked.split("\n")[:-1]:
-        if (ROOT / name).exists():
-            (where / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, where / name)
-    return where
-
-
-@pytest.mark.parametrize("path, command", [row for row in COMMANDS if "--data synthetic" in row[1]])
-def test_commands_on_synthetic_data_run(path, command, clone):
+def test_the_command_that_lets_a_newcomer_watch_a_network_learn(clone):
+    """Those of the folders' READMEs run in the fixture `finished`."""
+    ((_, command),) = (row for row in COMMANDS if row[0] == "README.md" and "--data synthetic" in row[1])
     python, *arguments = shlex.split(command)
     assert python == "python"
     done = subprocess.run([sys.executable, *arguments], cwd=clone, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
-    if path == "README.md":  # the one that lets a newcomer watch a network learn
-        assert float(re.search(r"([\d.]+)% of", done.stdout)[1]) > 80
+    assert float(re.search(r"([\d.]+)% of", done.stdout)[1]) > 80
 
 
 LONGER = [(path, command) for path, command in COMMANDS if "train.py" in command and "synthetic" not in command]
@@ -63,7 +50,7 @@ def test_longer_commands_have_flags_that_exist(path, command, monkeypatch, tmp_p
 
 def test_the_other_commands_are_the_tests_and_what_they_need():
     others = {command for path, command in COMMANDS if "train.py" not in command}
-    assert others <= {"pip install -r requirements.txt", "python -m pytest"} | {c for c in others if "unpack" in c}
+    assert others == {"pip install -r requirements.txt", "python -m pytest", "python resnext/step_times.py"}
 
 
 def test_every_command_of_the_root_readme_needs_only_the_requirements():
@@ -93,11 +80,12 @@ def test_pasted_functions_run_alone():
     assert namespace["model"].output_shape == (None, 56, 56, 256)
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_code_that_detaches_the_pre_stem(folder, clone, monkeypatch):
+def test_code_that_detaches_the_pre_stem(finished, monkeypatch):
+    folder, where, arguments, _ = finished
     (code,) = (block for block in blocks(f"{folder}/README.md", "python") if "load_model" in block)
-    monkeypatch.chdir(clone)
-    main(folder, monkeypatch, "--data", "synthetic", "--limit", 100, "--batch-size", 100, "--epochs", 1)
+    monkeypatch.chdir(where)
+    network = load(f"{folder}/train.py").DEFAULTS["model"][0]
+    (where / "runs" / network).symlink_to(where / arguments[-1])  # where the run would be without --output
     namespace = {}
     exec(code, namespace)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("uint8")
@@ -120,10 +108,56 @@ def test_results_are_those_of_the_log_and_the_command(folder):
     assert results["learning_rate"] == module.MODELS[results["model"]][2]
 
 
-def test_code_of_the_resnet_readme(monkeypatch):
+CODE = [
+    (folder, code)
+    for folder in FOLDERS
+    for code in blocks(f"{folder}/README.md", "python")
+    if "load_model" not in code  # a test above runs that
+]
+
+
+@pytest.mark.parametrize("folder, code", CODE)
+def test_code_of_a_folders_readme_builds_what_it_says(folder, code, monkeypatch):
+    modules = {path.stem for path in (ROOT / folder).glob("*.py")}
+    monkeypatch.syspath_prepend(ROOT / folder)
     namespace = {}
-    (code,) = (block for block in blocks("resnet/README.md", "python") if "zero_padding" in block)
-    monkeypatch.syspath_prepend(ROOT / "resnet")
-    exec(code, namespace)
-    claimed = int(re.search(r"# ([\d,]+) trainable", code)[1].replace(",", ""))
-    assert sum(v.numpy().size for v in namespace["model"].trainable_variables) == claimed
+    try:
+        exec(code, namespace)
+    finally:
+        for name in modules & set(sys.modules):
+            del sys.modules[name]
+    model = namespace["model"]
+    assert model.count_params() and model.input_shape == (None, 32, 32, 3)
+    if claimed := re.search(r"# ([\d,]+) trainable", code):
+        assert sum(v.numpy().size for v in model.trainable_variables) == int(claimed[1].replace(",", ""))
+    if "without_auxiliary" in namespace:
+        names = {variable.path for variable in namespace["without_auxiliary"].trainable_variables}
+        assert names < {variable.path for variable in model.trainable_variables}
+        shares = namespace["without_auxiliary"].count_params() / model.count_params()
+        assert "a quarter of the parameters" in code and shares == pytest.approx(0.25, abs=0.04)
+
+
+def test_step_times(monkeypatch, capsys):
+    """The command of resnext/README.md takes minutes; this is its program on a smaller network."""
+    step_times = load("resnext/step_times.py")
+    tiny = {"cardinality": 2, "groups": ({"n_filters": 8, "n_filters_out": 16, "n_blocks": 1},)}
+    step_times.resnext.METAPARAMETERS["tiny_cifar10"] = tiny
+    monkeypatch.setattr(sys, "argv", ["step_times.py", "--model", "tiny_cifar10", "--batch-size", "2", "--steps", "1"])
+    step_times.main()
+    printed = capsys.readouterr().out
+    split, grouped = (float(s) for s in re.findall(r"([\d.]+) s a step", printed))
+    ratio = float(re.search(r"is ([\d.]+) times as fast", printed)[1])
+    assert ratio == pytest.approx(grouped / split, rel=0.2, abs=0.1)
+
+    for flags, sentence in (
+        (["--model", "resnext30"], "resnext30"),
+        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
+        (["--steps", "-1"], "--steps must be at least 1, got -1"),
+        (["--steps", "two"], "two"),
+        (["--gpu"], "--gpu"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["step_times.py", *flags])
+        with pytest.raises(SystemExit) as exit_:
+            step_times.main()
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2 and sentence in error and error.count("\n") == 1

@@ -17,6 +17,10 @@ def random_weights(model, seed=0):
         layer.set_weights(new)
 
 
+def of(network, kind):
+    return [layer for layer in network.layers if isinstance(layer, kind)]
+
+
 def images(size, n=2):
     return np.random.default_rng(1).normal(size=(n, size, size, 3)).astype("float32")
 
@@ -35,10 +39,6 @@ def test_resnet50_is_that_of_keras_applications():
     random_weights(twin)
     module = load("resnet/resnet_v1.py")
     model = module.build(module.METAPARAMETERS["resnet50"], (64, 64, 3), 10)
-
-    def of(network, kind):
-        return [layer for layer in network.layers if isinstance(layer, kind)]
-
     for ours, theirs in zip(of(model, layers.Conv2D), of(twin, layers.Conv2D), strict=True):
         kernel, bias = theirs.get_weights()
         ours.set_weights([kernel])
@@ -103,3 +103,203 @@ def test_pre_activation_projection_shares_its_activation():
     assert len(starts) == 2 and starts[0] is starts[1]
     assert isinstance(model.layers[1], layers.BatchNormalization) and isinstance(model.layers[2], layers.ReLU)
     assert sum(isinstance(layer, layers.BatchNormalization) for layer in model.layers) == 3
+
+
+def carry(twin, model):
+    """Give a model the weights of its twin, whose layers of a kind come in the same order; a missing gamma is 1."""
+    for ours, theirs in zip(of(model, layers.Conv2D), of(twin, layers.Conv2D), strict=True):
+        ours.set_weights(theirs.get_weights())
+    for ours, theirs in zip(of(model, layers.BatchNormalization), of(twin, layers.BatchNormalization), strict=True):
+        gamma = [] if theirs.scale else [np.ones(theirs.beta.shape)]
+        ours.set_weights(gamma + theirs.get_weights())
+    model.layers[-1].set_weights(twin.layers[-1].get_weights())
+
+
+def test_densenet121_is_that_of_keras_applications():
+    twin = keras.applications.DenseNet121(weights=None, input_shape=(64, 64, 3), classes=10)
+    random_weights(twin)
+    module = load("densenet/densenet.py")
+    model = module.build(module.METAPARAMETERS["densenet121"], (64, 64, 3), 10)
+    carry(twin, model)
+    # keras.applications' epsilon is 1.001e-5
+    np.testing.assert_allclose(model.predict(images(64)), twin.predict(images(64)), rtol=1e-3, atol=1e-6)
+
+
+def test_inception_v3_is_that_of_keras_applications():
+    twin = keras.applications.InceptionV3(weights=None, input_shape=(107, 107, 3), classes=10)
+    random_weights(twin)
+    module = load("inception/inception_v3.py")
+    model = module.build(module.METAPARAMETERS["inception_v3"], (107, 107, 3), 10)
+    carry(twin, model)
+    np.testing.assert_allclose(model.predict(images(107)), twin.predict(images(107)), rtol=1e-3, atol=1e-6)
+
+
+def test_both_forms_of_the_grouped_convolution_are_one():
+    """Equal outputs and equal gradients."""
+    module = load("resnext/resnext.py")
+    blocks = {"n_filters": 16, "n_filters_out": 32, "n_blocks": 2}
+    metaparameters = {"groups": (blocks, blocks | {"n_filters": 32}), "cardinality": 4}
+    split, grouped = (
+        module.build(metaparameters | {"convolution": convolution}, (32, 32, 3), 10)
+        for convolution in ("split_transform_merge", "grouped_convolution")
+    )
+    random_weights(split)
+
+    def in_one(arrays):
+        """The arrays of the first form as the second has them: four kernels of a 3x3 convolution side by side."""
+        arrays, joined = list(arrays), []
+        for variable in grouped.trainable_variables:
+            found, parts = tuple(variable.shape), [arrays.pop(0)]
+            while np.concatenate(parts, -1).shape != found:
+                parts.append(arrays.pop(0))
+            joined.append(np.concatenate(parts, -1))
+        assert not arrays
+        return joined
+
+    kernels = in_one(variable.numpy() for variable in split.trainable_variables)
+    for variable, value in zip(grouped.trainable_variables, kernels, strict=True):
+        variable.assign(value)
+    for ours, theirs in zip(of(grouped, layers.BatchNormalization), of(split, layers.BatchNormalization), strict=True):
+        ours.set_weights(theirs.get_weights())
+    x = images(32, n=4)
+    np.testing.assert_allclose(grouped.predict(x), split.predict(x), rtol=1e-4, atol=1e-6)
+    (of_split, of_grouped) = (gradients(model, x, np.arange(4)) for model in (split, grouped))
+    for a, b in zip(in_one(of_split), of_grouped, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    assert abs(of_split[0]).max() > 1e-3  # of the first convolution, behind all others
+
+
+def gradients(model, x, y):
+    """The gradient with respect to every trainable variable: what one step of SGD at rate 1 takes away."""
+    before = [variable.numpy() for variable in model.trainable_variables]
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    model.train_on_batch(x, y)
+    return [a - variable.numpy() for a, variable in zip(before, model.trainable_variables, strict=True)]
+
+
+def test_each_branch_has_its_own_slice():
+    """A change in one slice of the feature maps changes the outputs of its own branch, and no other."""
+    inputs = Input((6, 6, 12))
+    model = Model(inputs, load("resnext/resnext.py").split_transform_merge(inputs, 4))
+    x = np.random.default_rng(0).normal(size=(1, 6, 6, 12)).astype("float32")
+    before = model.predict(x)
+    for branch in range(4):
+        changed = x.copy()
+        changed[..., 3 * branch : 3 * branch + 3] += 1
+        moved = abs(model.predict(changed) - before).reshape(-1, 4, 3).max((0, 2)) > 1e-6
+        assert moved.tolist() == [i == branch for i in range(4)]
+
+
+def test_local_response_normalization():
+    """The sum over the neighbouring feature maps, written out: Krizhevsky et al. 2012, section 3.3."""
+    inputs = Input((2, 2, 7))
+    model = Model(inputs, load("inception/inception_v1.py").local_response_normalization(inputs, alpha=0.5))
+    x = np.random.default_rng(0).normal(scale=3, size=(1, 2, 2, 7)).astype("float32")
+    expected = np.empty_like(x)
+    for i in range(7):
+        neighbours = x[..., max(0, i - 2) : i + 3]
+        expected[..., i] = x[..., i] / (1 + 0.5 / 5 * (neighbours**2).sum(-1)) ** 0.75
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5)
+
+
+def test_inception_v1_has_local_response_normalization_only_without_batch_normalization():
+    module = load("inception/inception_v1.py")
+    x = images(64)
+    for name, n_batch_normalizations in (("inception_v1", 0), ("inception_v1_bn", 57)):
+        model = module.build(module.METAPARAMETERS[name], (64, 64, 3), 10)
+        assert len(of(model, layers.BatchNormalization)) == n_batch_normalizations
+        assert all(layer.use_bias == (name == "inception_v1") for layer in of(model, layers.Conv2D))
+    inputs = Input((64, 64, 3))
+    stem = Model(inputs, module.stem(inputs))
+    first, *_ = of(stem, layers.Conv2D)
+    small = stem.predict(x)
+    for layer in of(stem, layers.Conv2D):
+        kernel, bias = layer.get_weights()
+        layer.set_weights([100 * kernel, bias] if layer is first else [kernel, bias])
+    # without it a ReLU network with zero biases would answer 100 times as much
+    assert np.median(stem.predict(x)[small > 0] / small[small > 0]) < 90
+
+
+def test_inception_block_has_four_branches_in_the_order_of_the_paper():
+    """1x1, 3x3, 5x5, pooling: a pixel of the input reaches as far as the kernels of each branch."""
+    module = load("inception/inception_v1.py")
+    inputs = Input((9, 9, 1))
+    outputs = module.inception_block(inputs, 1, 1, 2, 1, 3, 4)
+    model = Model(inputs, outputs)
+    for layer in of(model, layers.Conv2D):
+        kernel, bias = layer.get_weights()
+        layer.set_weights([np.ones_like(kernel), 0 * bias])
+    x = np.zeros((1, 9, 9, 1), "float32")
+    x[0, 4, 4] = 1
+    y = model.predict(x)[0]
+    reach = [int((y[..., i] > 0).sum()) for i in range(10)]
+    assert reach == [1] + 2 * [9] + 3 * [25] + 4 * [9]
+    assert (y[..., 1:3].max(), y[..., 6:].max()) == (1, 1)
+
+
+def test_factorized_convolutions_of_inception_v3_cover_what_they_replace():
+    """1x7 and 7x1 in a row see 7x7 pixels and twice that 13x13; side by side, 1x3 and 3x1 see a cross."""
+    module = load("inception/inception_v3.py")
+    inputs = Input((15, 15, 1))
+
+    def reach(outputs):
+        model = Model(inputs, outputs)
+        for layer in of(model, layers.Conv2D):
+            layer.set_weights([np.ones_like(layer.get_weights()[0])])
+        x = np.zeros((1, 15, 15, 1), "float32")
+        x[0, 7, 7] = 1
+        y = model.predict(x)[0] > 1e-9
+        return [(int(y[7, :, i].sum()), int(y[:, 7, i].sum()), int(y[..., i].sum())) for i in range(y.shape[-1])]
+
+    assert reach(module.inception_block_b(inputs, 1, 1)) == [(1, 1, 1), (7, 7, 49), (13, 13, 169), (3, 3, 9)]
+    row, column = (3, 1, 3), (1, 3, 3)
+    after_3x3 = [(5, 3, 15), (3, 5, 15)]
+    assert reach(module.inception_block_c(inputs, 1, 1, 1, 1)) == [(1, 1, 1), row, column, *after_3x3, (3, 3, 9)]
+    assert reach(module.inception_block_a(inputs, 1, 1, 1, 1, 1, 1)) == [(1, 1, 1), (5, 5, 25), (5, 5, 25), (3, 3, 9)]
+
+
+def test_a_dense_block_keeps_its_input_in_front():
+    module = load("densenet/densenet.py")
+    inputs = Input((4, 4, 5))
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 5)).astype("float32")
+    for bottleneck in (True, False):
+        y = Model(inputs, module.dense_block(inputs, 3, 2, bottleneck)).predict(x)
+        assert y.shape == (2, 4, 4, 11)
+        np.testing.assert_array_equal(y[..., :5], x)
+
+
+def test_a_transitional_block_averages_and_rounds_down():
+    module = load("densenet/densenet.py")
+    inputs = Input((4, 4, 5))
+    model = Model(inputs, module.trans_block(inputs, 0.5))
+    assert model.output_shape == (None, 2, 2, 2)
+    (convolution,) = of(model, layers.Conv2D)
+    kernel = np.zeros((1, 1, 5, 2))
+    kernel[0, 0, 1, 0] = kernel[0, 0, 4, 1] = 1
+    convolution.set_weights([kernel])
+    x = np.random.default_rng(0).uniform(size=(1, 4, 4, 5)).astype("float32")
+    expected = x[..., [1, 4]].reshape(1, 2, 2, 2, 2, 2).mean((2, 4))
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4)  # the normalization's epsilon
+
+
+def test_auxiliary_classifiers_share_the_networks_weights():
+    """A training step on the auxiliary classifiers alone moves the first convolution and not the last."""
+    for name, heads in (("inception_v1", ["auxiliary_1", "auxiliary_2"]), ("inception_v3", ["auxiliary_1"])):
+        module = load(f"inception/{name}.py")
+        model = module.build(module.METAPARAMETERS[name + "_cifar10"], (32, 32, 3), 10, auxiliary=True)
+        assert list(model.output) == ["main", *heads]
+        inference = Model(model.input, model.output["main"])
+        assert len(inference.trainable_variables) < len(model.trainable_variables)
+        x, y = images(32, n=8), np.arange(8)
+        before = inference.predict(x)
+        np.testing.assert_allclose(model.predict(x)["main"], before, atol=1e-6)
+        model.compile(
+            keras.optimizers.SGD(0.1),
+            dict.fromkeys(model.output, "sparse_categorical_crossentropy"),
+            loss_weights={"main": 0.0} | dict.fromkeys(heads, 1.0),
+        )
+        convolutions = of(inference, layers.Conv2D)
+        first, last = convolutions[0].kernel.numpy(), convolutions[-1].kernel.numpy()
+        model.train_on_batch(x, dict.fromkeys(model.output, y))
+        assert (convolutions[0].kernel.numpy() != first).any() and (convolutions[-1].kernel.numpy() == last).all()
+        assert abs(inference.predict(x) - before).max() > 1e-4

@@ -1,0 +1,44 @@
+"""Runs that several tests look at, made once."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from folders import FOLDERS, ROOT
+
+
+def copy_tracked(to, *paths):
+    """Copy what git tracks, or would after `git add`, as a fresh clone has it."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *paths]
+    for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]:
+        if (ROOT / name).exists():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory):
+    """A copy of the repository."""
+    where = tmp_path_factory.mktemp("clone")
+    copy_tracked(where)
+    return where
+
+
+@pytest.fixture(scope="session", params=FOLDERS)
+def finished(request, tmp_path_factory):
+    """A folder copied out, alone, and trained there for seconds by the command in its README.
+
+    Returns (the folder's name, where it ran, the arguments of the command, what it printed).
+    """
+    folder = request.param
+    where = tmp_path_factory.mktemp(folder)
+    copy_tracked(where, folder)
+    readme = (where / folder / "README.md").read_text()
+    (command,) = re.findall(rf"^python ({folder}/train.py --data synthetic .*)$", readme, flags=re.M)
+    arguments = shlex.split(command)
+    done = subprocess.run([sys.executable, *arguments], cwd=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder, where, arguments, done.stdout
