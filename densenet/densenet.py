@@ -35,9 +35,10 @@ Trainable parameters: densenet121 7,978,856, densenet161 28,681,000, densenet169
 densenet264 33,337,704; densenet40_k12_cifar10 1,019,722, densenet100_k12_cifar10 6,979,642,
 densenet100_k24_cifar10 27,249,082, densenet_bc40_k12_cifar10 176,122, densenet_bc100_k12_cifar10 769,162,
 densenet_bc250_k24_cifar10 15,324,406, densenet_bc190_k40_cifar10 25,624,430, densenet_c16_k24_cifar10 244,122.
-Differs from the paper: nothing that trains; the transitional block has the ReLU that section 3 leaves out and the
-authors' code has. That code starts every CIFAR-10 network with 2 k feature maps; here, as in section 3, those
-without BC start with 16. Counting convolutions and the classifier, "264" has 265 layers.
+Differs from the paper: the transitional block has the ReLU that section 3 leaves out and the authors' code has, and
+there is no dropout, which the paper has only where it does not augment. densenet161 is from the authors' code,
+densenet_bc40_k12_cifar10 and densenet_c16_k24_cifar10 are from neither. The authors' code starts every CIFAR-10 network
+with 2 k feature maps; here, as in section 3, those without BC start with 16. "264" has 265 layers, all counted.
 """
 
 from keras import Input, Model, layers
@@ -120,11 +121,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_blocks",))
-    if len(input_shape) != 3 or not input_shape[2]:
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    reduction = metaparameters.get("reduction", 0.5)
-    if not isinstance(reduction, (int, float)) or not 0 < reduction <= 1:
-        raise ValueError(f"reduction must be a number above 0 and at most 1, got {reduction!r}")
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
 
     inputs = Input(input_shape)
@@ -164,17 +162,17 @@ def learner(x, groups, growth_rate, reduction=0.5, bottleneck=True):
     *rest, last = groups
     for metaparameters in rest:
         x = group(x, **metaparameters, growth_rate=growth_rate, reduction=reduction, bottleneck=bottleneck)
-    x = group(x, **last, growth_rate=growth_rate, reduction=None, bottleneck=bottleneck)
+    x = group(x, **last, growth_rate=growth_rate, bottleneck=bottleneck, transition=False)
     return bn_relu(x)
 
 
-def group(x, n_blocks, growth_rate, reduction=0.5, bottleneck=True):
-    """A dense block and, unless reduction is None, a transitional block.
+def group(x, n_blocks, growth_rate, reduction=0.5, bottleneck=True, transition=True):
+    """A dense block and, unless transition is False, a transitional block.
 
     (N, H, W, C) -> (N, H / 2, W / 2, reduction (C + n_blocks growth_rate)), or (N, H, W, C + n_blocks growth_rate).
     """
     x = dense_block(x, n_blocks, growth_rate, bottleneck)
-    if reduction is not None:
+    if transition:
         x = trans_block(x, reduction)
     return x
 
@@ -204,8 +202,10 @@ def trans_block(x, reduction=0.5):
     """BN-ReLU-1x1 convolution and average pooling: (N, H, W, C) -> (N, H / 2, W / 2, reduction C, rounded down).
 
     Raises:
-        ValueError: the feature maps are too small to be halved.
+        ValueError: reduction is not above 0 and at most 1, or leaves no feature map, or H or W cannot be halved.
     """
+    if not isinstance(reduction, (int, float)) or not 0 < reduction <= 1 or reduction * x.shape[-1] < 1:
+        raise ValueError(f"reduction must be above 0, at most 1 and leave a feature map, got {reduction!r}")
     if any(size is not None and size < 2 for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
     x = convolution(bn_relu(x), int(reduction * x.shape[-1]), 1)
@@ -250,9 +250,10 @@ def check(metaparameters, required, optional=()):
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
         names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name in required:
-        value = metaparameters[name]
-        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        if name != "groups" and not (isinstance(value, int) and value > 0):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    for name, value in metaparameters.items():
+        if name == "groups":
+            if not isinstance(value, (tuple, list)) or not value:
+                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        elif name in required or name in ("n_filters", "n_filters_out", "kernel_size", "strides"):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

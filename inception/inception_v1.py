@@ -26,7 +26,7 @@ Differs from the paper: the initial weights are He-normal. Batch normalization (
 arXiv:1502.03167), after every convolution and in place of its bias and of the local response normalization, came later.
 Torchvision and tf-slim have a 3x3 convolution in the 5x5 branch, and a 2x2 pooling after block 4e; here they are 5x5
 and 3x3, as in the paper and its Caffe twin, bvlc_googlenet. inception_v1_cifar10 is not in the paper: a quarter as
-wide, without blocks 3a and 4b, and with a stem that halves the image once.
+wide (but not its auxiliary classifiers), without blocks 3a and 4b, and with a stem that halves the image once.
 """
 
 from keras import Input, Model, layers, ops
@@ -56,7 +56,7 @@ METAPARAMETERS = {
     "inception_v1": {"groups": GOOGLENET},
     "inception_v1_bn": {"groups": GOOGLENET, "batch_normalization": True},
     "inception_v1_cifar10": {
-        "stem": {"n_filters": (16, 16, 48), "kernel_size": 3, "strides": 1, "pooling": False},
+        "stem": {"n_filters": 16, "n_filters_out": 48, "kernel_size": 3, "strides": 1, "pooling": False},
         "batch_normalization": True,
         "groups": (
             (
@@ -95,17 +95,17 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
         (N, n_classes), and `Model(model.input, model.output["main"])` is the network without them, of the same weights.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+        ValueError: metaparameters, input_shape or n_classes cannot make the network.
     """
     check(metaparameters, ("groups",), ("stem", "batch_normalization"))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
+    check(metaparameters.get("stem", {}), (), ("n_filters", "n_filters_out", "kernel_size", "strides", "pooling"))
     for blocks in metaparameters["groups"]:
         if not isinstance(blocks, (tuple, list)) or not blocks or blocks[0] is None:
             raise ValueError(f"a group must be a tuple of blocks of which the first is not None, got {blocks!r}")
         for block in blocks:
             if block is not None:
                 check(block, ("n_1x1", "n_3x3_reduce", "n_3x3", "n_5x5_reduce", "n_5x5", "n_pool"))
-    if len(input_shape) != 3 or not input_shape[2]:
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
     batch_normalization = metaparameters.get("batch_normalization", False)
 
@@ -114,31 +114,34 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
     x, heads = learner(x, metaparameters["groups"], n_classes if auxiliary else None, batch_normalization)
     outputs = classifier(x, n_classes)
     if auxiliary:
+        if not heads:
+            raise ValueError("auxiliary=True needs a None among the blocks, where the auxiliary classifier is to be")
         outputs = {"main": outputs} | {f"auxiliary_{i}": head for i, head in enumerate(heads, start=1)}
     return Model(inputs, outputs)
 
 
-def stem(inputs, n_filters=(64, 64, 192), kernel_size=7, strides=2, pooling=True, batch_normalization=False):
-    """A strided convolution and max pooling, then 1x1, 3x3 and max pooling: (N, H, W, C) -> (N, H / 8, W / 8, 192).
+def stem(
+    inputs, n_filters=64, n_filters_out=192, kernel_size=7, strides=2, pooling=True, batch_normalization=False
+):
+    """Strided convolution, max pooling, 1x1, 3x3, max pooling: (N, H, W, C) -> (N, H / 8, W / 8, n_filters_out).
 
     The CIFAR-10 stem has a 3x3 convolution, strides 1 and no second pooling, so that H and W are halved once.
 
     Args:
         inputs: images (N, H, W, C).
-        n_filters: those of the three convolutions.
+        n_filters: those of the first two convolutions.
+        n_filters_out: those of the third.
         kernel_size, strides: those of the first.
         pooling: whether a max pooling ends the stem.
         batch_normalization: whether batch normalization follows each convolution; if not, local response
             normalization follows the first and the last.
     """
-    if not isinstance(n_filters, (tuple, list)) or len(n_filters) != 3:
-        raise ValueError(f"n_filters of the stem must be three numbers, got {n_filters!r}")
-    x = conv_relu(inputs, n_filters[0], kernel_size, strides, batch_normalization)
+    x = conv_relu(inputs, n_filters, kernel_size, strides, batch_normalization)
     x = max_pooling(x)
     if not batch_normalization:
         x = local_response_normalization(x)
-    x = conv_relu(x, n_filters[1], 1, batch_normalization=batch_normalization)
-    x = conv_relu(x, n_filters[2], 3, batch_normalization=batch_normalization)
+    x = conv_relu(x, n_filters, 1, batch_normalization=batch_normalization)
+    x = conv_relu(x, n_filters_out, 3, batch_normalization=batch_normalization)
     if not batch_normalization:
         x = local_response_normalization(x)
     return max_pooling(x) if pooling else x
@@ -205,8 +208,11 @@ def auxiliary(x, n_classes, batch_normalization=False):
     """An auxiliary classifier: (N, H, W, C) -> class probabilities (N, n_classes). Section 5.
 
     Raises:
-        ValueError: the feature maps are smaller than 5x5, or of no fixed size.
+        ValueError: n_classes is not a whole number of at least 2, or the feature maps are smaller than 5x5, or of no
+            fixed size.
     """
+    if not isinstance(n_classes, int) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
     if any(size is None or size < 5 for size in x.shape[1:3]):
         raise ValueError(f"an auxiliary classifier needs feature maps of at least 5x5, got {x.shape[1:3]}")
     x = layers.AveragePooling2D(5, strides=3)(x)  # (N, 4, 4, C) from (N, 14, 14, C)
@@ -231,21 +237,23 @@ def conv_relu(x, n_filters, kernel_size, strides=1, batch_normalization=False):
         n_filters, kernel_size, strides, padding, use_bias=use_bias, kernel_initializer="he_normal"
     )(x)
     if batch_normalization:
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)  # epsilon as in torchvision
     return layers.ReLU()(x)
 
 
 def max_pooling(x):
-    """3x3 max pooling that halves: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded up as by Caffe."""
+    """3x3 max pooling that halves: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down."""
     if any(size is not None and size < 2 for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
-    return layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)  # as Caffe; after ReLU zero is the smallest value and never wins
+    return layers.MaxPooling2D(3, strides=2)(x)
 
 
 def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
-    """Divide each feature map by a power of the mean square of itself and its neighbours: (N, H, W, C) throughout.
+    """Divide by (1 + alpha m)^beta, m the mean square of a feature map and its neighbours: (N, H, W, C) throughout.
 
-    Krizhevsky et al. 2012, section 3.3, with the figures of bvlc_googlenet.
+    Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, in the form
+    and with the figures of bvlc_googlenet: 1 for their k, and the mean for their sum.
     """
     squares = ops.pad(ops.square(x), ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))  # (N, H, W, C + size - 1)
     mean = sum(squares[..., i : i + x.shape[-1]] for i in range(size)) / size
@@ -271,9 +279,10 @@ def check(metaparameters, required, optional=()):
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
         names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name in required:
-        value = metaparameters[name]
-        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        if name != "groups" and not (isinstance(value, int) and value > 0):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    for name, value in metaparameters.items():
+        if name == "groups":
+            if not isinstance(value, (tuple, list)) or not value:
+                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        elif name in required or name in ("n_filters", "n_filters_out", "kernel_size", "strides"):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

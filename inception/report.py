@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import platform
-import re
 import shlex
 import sys
 import time
@@ -124,7 +123,7 @@ def plot_curves(path, title, history):
     accuracies.plot(epochs, history["main_accuracy"], ".-", label="training")
     accuracies.plot(epochs, history["val_main_accuracy"], ".-", label="validation")
     for name in sorted(history):
-        if re.fullmatch(r"val_auxiliary_\d+_accuracy", name):
+        if name.startswith("val_auxiliary") and name.endswith("accuracy"):
             _, auxiliary, number, _ = name.split("_")
             accuracies.plot(epochs, history[name], "--", label=f"validation, {auxiliary} {number}")
     accuracies.set(xlabel="epoch", ylabel="accuracy")

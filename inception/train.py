@@ -41,7 +41,7 @@ DEFAULTS = {
 }
 # Hyperparameters without a flag.
 MOMENTUM = 0.9  # section 6 of Inception v1; Nesterov's form, as in later training code
-WEIGHT_DECAY = 5e-4  # as the VGG paper: what ResNets trained for as few epochs did best with
+WEIGHT_DECAY = 5e-4  # as kuangliu/pytorch-cifar, which trains GoogLeNet on CIFAR-10 too
 WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth: early gradients are erratic
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss: Inception v1, section 5
 
@@ -202,7 +202,7 @@ def train(args, splits, n_classes):
     normalized = pre_stem(inputs, x.mean((0, 1, 2)), x.var((0, 1, 2)))
     model = Model(inputs, network(normalized))
     to_keep = Model(inputs, without_auxiliary(normalized))
-    to_keep.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    to_keep.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])  # for evaluate; it is not trained
 
     for layer in network.layers:
         if isinstance(layer, (layers.Conv2D, layers.Dense)):  # not biases, not batch normalization

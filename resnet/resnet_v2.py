@@ -75,7 +75,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_filters", "n_blocks"))
-    if len(input_shape) != 3 or not input_shape[2]:
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
 
     inputs = Input(input_shape)
@@ -184,9 +184,10 @@ def check(metaparameters, required, optional=()):
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
         names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name in required:
-        value = metaparameters[name]
-        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        if name != "groups" and not (isinstance(value, int) and value > 0):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    for name, value in metaparameters.items():
+        if name == "groups":
+            if not isinstance(value, (tuple, list)) or not value:
+                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        elif name in required or name in ("n_filters", "n_filters_out", "kernel_size", "strides"):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

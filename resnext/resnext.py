@@ -29,8 +29,8 @@ Trainable parameters: resnext50_32x4d 25,028,904, resnext101_32x4d 44,177,704, r
 resnext101_64x4d 83,455,272; resnext29_8x64d_cifar10 34,426,698, resnext29_16x64d_cifar10 68,155,210 (the paper,
 table 7: 34.4M and 68.1M), resnext29_32x4d_cifar10 4,775,754; resnext20_4x8d_cifar10 298,282.
 Differs from the paper: its CIFAR-10 results came from pre-activation blocks; these are the blocks of its figure 3 and
-of the released code (facebookresearch/ResNeXt), whose README found them better. resnext20_4x8d_cifar10 is not in the
-paper: two blocks a group at half the resolution, to which its stem pools.
+of the released code (facebookresearch/ResNeXt), whose README reports better results with them. resnext20_4x8d_cifar10
+is not in the paper: two blocks a group at half the resolution, to which its stem pools.
 """
 
 from keras import Input, Model, layers, ops
@@ -105,7 +105,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_filters", "n_filters_out", "n_blocks"))
-    if len(input_shape) != 3 or not input_shape[2]:
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
 
@@ -169,7 +169,7 @@ def identity_block(x, n_filters, cardinality, convolution="split_transform_merge
 
 
 def projection_block(x, n_filters, n_filters_out, cardinality, strides=2, convolution="split_transform_merge"):
-    """The same beside a shortcut that a 1x1 convolution brings to the new shape.
+    """1x1, 3x3 in branches, 1x1 beside a shortcut that a 1x1 convolution brings to the new shape.
 
     Args:
         x: feature maps (N, H, W, C).
@@ -198,8 +198,6 @@ def branches_bn(x, cardinality, strides=1, convolution="split_transform_merge"):
     Raises:
         ValueError: C is not divisible by the cardinality, or convolution is neither of its two values.
     """
-    if x.shape[-1] % cardinality:
-        raise ValueError(f"n_filters must be divisible by the cardinality {cardinality}, got {x.shape[-1]}")
     if convolution == "split_transform_merge":
         x = split_transform_merge(x, cardinality, strides)
     elif convolution == "grouped_convolution":
@@ -213,8 +211,10 @@ def branches_bn(x, cardinality, strides=1, convolution="split_transform_merge"):
 def split_transform_merge(x, cardinality, strides=1):
     """The branches one by one: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3b.
 
-    By far the faster form to train on a CPU. The figure's 1x1 convolution of each branch is a share of the one before.
+    By far the faster form to train on a CPU. In the figure each branch begins with a 1x1 convolution of its own; in
+    the blocks these are one, whose feature maps are sliced here: the same function.
     """
+    check_cardinality(x, cardinality)
     n_filters = x.shape[-1] // cardinality
     x = layers.ZeroPadding2D(1)(x)  # "same" would pad the bottom and the right only when it strides
     branches = [
@@ -229,11 +229,20 @@ def grouped_convolution(x, cardinality, strides=1):
 
     The faster form on a GPU. Its kernel is the branches' kernels side by side.
     """
+    check_cardinality(x, cardinality)
     n_filters = x.shape[-1]
     x = layers.ZeroPadding2D(1)(x)
     return layers.Conv2D(
         n_filters, 3, strides, groups=cardinality, use_bias=False, kernel_initializer="he_normal"
     )(x)
+
+
+def check_cardinality(x, cardinality):
+    """Raise ValueError unless the feature maps (N, H, W, C) can be divided among as many branches."""
+    if not isinstance(cardinality, int) or cardinality < 1:
+        raise ValueError(f"cardinality must be a whole number of at least 1, got {cardinality!r}")
+    if x.shape[-1] % cardinality:
+        raise ValueError(f"n_filters must be divisible by the cardinality {cardinality}, got {x.shape[-1]}")
 
 
 # Copied from resnet/resnet_v1.py
@@ -268,9 +277,10 @@ def check(metaparameters, required, optional=()):
     if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
         names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
         raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name in required:
-        value = metaparameters[name]
-        if name == "groups" and not (isinstance(value, (tuple, list)) and value):
-            raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        if name != "groups" and not (isinstance(value, int) and value > 0):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    for name, value in metaparameters.items():
+        if name == "groups":
+            if not isinstance(value, (tuple, list)) or not value:
+                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
+        elif name in required or name in ("n_filters", "n_filters_out", "kernel_size", "strides"):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

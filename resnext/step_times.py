@@ -34,7 +34,7 @@ def parse_arguments():
                         help=f"default resnext29_32x4d_cifar10; all: {', '.join(names)}")
     parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="default 32")
     parser.add_argument("--steps", metavar="N", type=int, default=2,
-                        help="default 2: of them the shortest is told; one more, which compiles, comes before")
+                        help="default 2, the shortest of which counts; a first one compiles, and does not")
     args = parser.parse_args()
     for name in ("batch_size", "steps"):
         if getattr(args, name) < 1:

@@ -29,13 +29,13 @@ MODELS = {name: (resnext.build, metaparameters, 0.1) for name, metaparameters in
 DEFAULTS = {
     "model": ("resnext20_4x8d_cifar10", "2 cores train it in half an hour"),
     "epochs": (20, "what fits into that half hour"),
-    "batch_size": (128, "the paper, section 5.3, and its released code"),
-    "learning_rate": (None, "0.1: section 5.3 of the paper"),
+    "batch_size": (128, "appendix A of the paper"),
+    "learning_rate": (None, "0.1: appendix A of the paper"),
     "seed": (0, "another one gives another split, other initial weights and other synthetic images"),
 }
 # Hyperparameters without a flag.
-MOMENTUM = 0.9  # section 5.3; Nesterov's form, as in the released code
-WEIGHT_DECAY = 5e-4  # section 5.3
+MOMENTUM = 0.9  # appendix A; Nesterov's form, as in the released code
+WEIGHT_DECAY = 5e-4  # appendix A
 WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth: early gradients are erratic
 
 

@@ -1,8 +1,10 @@
 """Metaparameters and arguments that cannot work are refused by name, with what is allowed."""
 
+import inspect
+
 import pytest
 from folders import MODULES, load
-from keras import Input
+from keras import Input, layers
 
 VGG, V1, V2, BASIC = "vgg/vgg.py", "resnet/resnet_v1.py", "resnet/resnet_v2.py", "resnet/resnet_basic.py"
 INCEPTION_V1, INCEPTION_V3 = "inception/inception_v1.py", "inception/inception_v3.py"
@@ -17,7 +19,7 @@ GROUP_V3 = {
     "grid_reduction": load(INCEPTION_V3).grid_reduction_b,
     "grid_filters": {"n_filters": 4, "n_3x3": 8},
 }
-STEM_V3 = {"n_filters": (4, 4, 8, 8, 8), "strides": 1, "padding": "same", "pooling": False}
+STEM_V3 = {"n_filters": 4, "n_filters_reduce": 8, "n_filters_out": 8, "strides": 1, "padding": "same", "pooling": False}
 MINIMAL = {
     VGG: {"groups": LAYERS},
     V1: {"groups": BLOCKS},
@@ -97,7 +99,7 @@ def test_input_too_small_for_the_strides(path, n_groups, size):
 
 @every_module
 @pytest.mark.parametrize(
-    "input_shape", [(32, 32), (32,), (0, 32, 3), (32, 32, 0), (32, 32, None), (-32, 32, 3), "32x32"]
+    "input_shape", [(32, 32), (32,), (0, 32, 3), (32, 32, 0), (32, 32, None), (-32, 32, 3), "32x32", 32, None]
 )
 def test_input_shape_that_cannot_be(path, input_shape):
     with pytest.raises(ValueError):
@@ -141,11 +143,18 @@ def test_unknown_name_in_the_stem(path):
         load(path).build(MINIMAL[path] | {"stem": {"filters": 16}}, (32, 32, 3), 10)
 
 
-@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
-@pytest.mark.parametrize("n_filters", [(8, 8), 16, None, "abcd", (8,) * 6])
-def test_filters_of_the_inception_stem(path, n_filters):
-    with pytest.raises(ValueError, match="n_filters of the stem must be (three|five) numbers"):
-        load(path).build(MINIMAL[path] | {"stem": {"n_filters": n_filters}}, (96, 96, 3), 10)
+@pytest.mark.parametrize("path", [V2, BASIC, INCEPTION_V1, INCEPTION_V3, RESNEXT, DENSENET])
+@pytest.mark.parametrize("number", [0, -1, 1.5, "two", (7, 7), None])
+def test_stem_with_numbers_that_cannot_be(path, number):
+    for name in {"n_filters", "kernel_size", "strides"} & set(inspect.signature(load(path).stem).parameters):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
+            load(path).build(MINIMAL[path] | {"stem": {name: number}}, (96, 96, 3), 10)
+
+
+@pytest.mark.parametrize("padding", ["causal", "", None, 1])
+def test_padding_of_the_stem_of_inception_v3(padding):
+    with pytest.raises(ValueError, match='padding must be "valid" or "same", got'):
+        load(INCEPTION_V3).build(MINIMAL[INCEPTION_V3] | {"stem": {"padding": padding}}, (96, 96, 3), 10)
 
 
 @pytest.mark.parametrize("blocks", [(), (None,), (None, BLOCK), BLOCK, None, 3, "abc"])
@@ -168,14 +177,17 @@ def test_block_of_inception_v1(name):
     [
         ({"block": "inception_block_b"}, "block must be a function, got 'inception_block_b'"),
         ({"block": None}, "block must be a function, got None"),
+        ({"auxiliary": None}, "auxiliary must be a function, got None"),
         ({"auxiliary": True}, "auxiliary must be a function, got True"),
         ({"grid_reduction": "grid_reduction_b"}, "grid_reduction must be a function"),
         ({"blocks": ()}, "blocks must be a tuple of dictionaries"),
         ({"blocks": {"n_filters": 8, "n_7x7": 4}}, "blocks must be a tuple of dictionaries"),
         ({"blocks": None}, "blocks must be a tuple of dictionaries"),
-        ({"blocks": ({"n_filters": 8},)}, "metaparameters must be a dictionary of n_filters and n_7x7, got"),
+        ({"blocks": ({"n_filters": 8},)}, "inception_block_b cannot be called with {'n_filters': 8}: missing .*n_7x7"),
+        ({"blocks": ({"n_filters": 8, "n_7x7": 4, "n_5x5": 4},)}, "inception_block_b cannot be called with .*'n_5x5'"),
+        ({"blocks": (8,)}, "inception_block_b cannot be called with 8"),
         ({"blocks": ({"n_filters": 8, "n_7x7": 0},)}, "n_7x7 must be a whole number of at least 1, got 0"),
-        ({"grid_filters": None}, "metaparameters must be a dictionary of n_filters and n_3x3, got None"),
+        ({"grid_filters": None}, "grid_reduction_b cannot be called with None"),
         ({"grid_filters": {"n_filters": 8, "n_3x3": 1.5}}, "n_3x3 must be a whole number of at least 1, got 1.5"),
         ({"reduction": 0.5}, "metaparameters must be a dictionary of block, blocks"),
     ],
@@ -183,6 +195,42 @@ def test_block_of_inception_v1(name):
 def test_group_of_inception_v3(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         load(INCEPTION_V3).build({"groups": (GROUP_V3 | change,), "stem": STEM_V3}, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize("name", ["grid_reduction", "grid_filters"])
+def test_half_a_grid_reduction_of_inception_v3(name):
+    group = {key: value for key, value in GROUP_V3.items() if key != name}
+    with pytest.raises(ValueError, match="grid_reduction and grid_filters go together"):
+        load(INCEPTION_V3).build({"groups": (group,), "stem": STEM_V3}, (32, 32, 3), 10)
+
+
+def test_functions_of_ones_own_in_inception_v3():
+    """With options that are no numbers and defaults that may stay."""
+    def block(x, n_filters, activation="relu", scale=1.0):
+        return layers.Conv2D(n_filters, 3, padding="same", activation=activation)(x)
+
+    group = {"block": block, "blocks": ({"n_filters": 5}, {"n_filters": 6, "activation": "tanh", "scale": 0.5})}
+    model = load(INCEPTION_V3).build({"groups": (group,), "stem": STEM_V3}, (32, 32, 3), 10)
+    assert [layer.filters for layer in model.layers if isinstance(layer, layers.Conv2D)][-2:] == [5, 6]
+
+
+@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
+def test_auxiliary_classifiers_where_there_are_none(path):
+    metaparameters = MINIMAL[path]
+    if path == INCEPTION_V3:
+        (group,) = metaparameters["groups"]
+        group = {name: value for name, value in group.items() if name != "auxiliary"}
+        metaparameters = metaparameters | {"groups": (group,)}
+    with pytest.raises(ValueError, match="auxiliary=True needs"):
+        load(path).build(metaparameters, (64, 64, 3), 10, auxiliary=True)
+
+
+@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
+@pytest.mark.parametrize("n_classes", [1, 0, "10", None, 2.5])
+def test_n_classes_that_cannot_be_of_an_auxiliary_classifier(path, n_classes):
+    metaparameters = MINIMAL[path] if path == INCEPTION_V3 else {"groups": ((BLOCK, None),)}
+    with pytest.raises(ValueError, match=f"n_classes must be a whole number of at least 2, got {n_classes!r}"):
+        load(path).build(metaparameters, (64, 64, 3), n_classes, auxiliary=True)
 
 
 @pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
@@ -200,7 +248,7 @@ def test_filters_not_divisible_by_the_cardinality(cardinality):
         metaparameters = MINIMAL[RESNEXT] | {"cardinality": cardinality, "convolution": convolution}
         with pytest.raises(ValueError, match=f"n_filters must be divisible by the cardinality {cardinality}, got 8"):
             load(RESNEXT).build(metaparameters, (32, 32, 3), 10)
-        with pytest.raises(ValueError):  # the function alone
+        with pytest.raises(ValueError, match="divisible by the cardinality"):  # the function alone
             getattr(load(RESNEXT), convolution)(Input((8, 8, 8)), cardinality)
 
 
@@ -209,6 +257,9 @@ def test_filters_not_divisible_by_the_cardinality(cardinality):
 def test_cardinality_and_growth_rate_that_cannot_be(path, name, number):
     with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {number!r}"):
         load(path).build(MINIMAL[path] | {name: number}, (32, 32, 3), 10)
+    if path == RESNEXT:
+        with pytest.raises(ValueError, match="cardinality must be a whole number of at least 1"):
+            load(RESNEXT).identity_block(Input((8, 8, 8)), 8, number)
 
 
 @pytest.mark.parametrize("convolution", ["depthwise", "", None, 3])
@@ -217,11 +268,13 @@ def test_unknown_form_of_the_grouped_convolution(convolution):
         load(RESNEXT).build(MINIMAL[RESNEXT] | {"convolution": convolution}, (32, 32, 3), 10)
 
 
-@pytest.mark.parametrize("reduction", [0, -0.5, 1.01, 2, "half", None, (0.5,)])
+@pytest.mark.parametrize("reduction", [0, -0.5, 1.01, 2, 0.01, "half", None, (0.5,)])
 def test_reduction_that_is_no_share(reduction):
     metaparameters = MINIMAL[DENSENET] | {"groups": 2 * ({"n_blocks": 1},), "reduction": reduction}
-    with pytest.raises(ValueError, match="reduction must be a number above 0 and at most 1, got"):
+    with pytest.raises(ValueError, match="reduction must be above 0, at most 1 and leave a feature map, got"):
         load(DENSENET).build(metaparameters, (32, 32, 3), 10)
+    with pytest.raises(ValueError, match="reduction must be above 0, at most 1 and leave a feature map, got"):
+        load(DENSENET).trans_block(Input((8, 8, 16)), reduction)
 
 
 @pytest.mark.parametrize("n_units", [512, None, "512"])

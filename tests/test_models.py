@@ -21,7 +21,7 @@ BRANCHES = ({"n_filters": 8, "n_filters_out": 16, "n_blocks": 2}, {"n_filters": 
 BLOCK = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 4}
 INCEPTION = {
     "groups": ((BLOCK, None, BLOCK), (BLOCK,)),
-    "stem": {"n_filters": (8, 8, 16), "kernel_size": 3, "strides": 1, "pooling": False},
+    "stem": {"n_filters": 8, "n_filters_out": 16, "kernel_size": 3, "strides": 1, "pooling": False},
 }
 V3 = load("inception/inception_v3.py")
 INCEPTION_V3 = {
@@ -30,7 +30,7 @@ INCEPTION_V3 = {
             "block": V3.inception_block_a,
             "blocks": ({"n_1x1": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_pool": 4},),
             "grid_reduction": V3.grid_reduction_a,
-            "grid_filters": {"n_3x3": 8, "n_double_reduce": 4, "n_double": 8},
+            "grid_filters": {"n_3x3": 8, "n_double_3x3_reduce": 4, "n_double_3x3": 8},
         },
         {
             "block": V3.inception_block_b,
@@ -39,9 +39,14 @@ INCEPTION_V3 = {
             "grid_reduction": V3.grid_reduction_b,
             "grid_filters": {"n_filters": 4, "n_3x3": 8},
         },
-        {"block": V3.inception_block_c, "blocks": ({"n_1x1": 8, "n_3x3": 4, "n_double_reduce": 4, "n_pool": 4},)},
+        {
+            "block": V3.inception_block_c,
+            "blocks": ({"n_1x1": 8, "n_3x3": 4, "n_double_3x3_reduce": 4, "n_pool": 4},),
+        },
     ),
-    "stem": {"n_filters": (4, 4, 8, 8, 16), "strides": 1, "padding": "same", "pooling": False},
+    "stem": {
+        "n_filters": 4, "n_filters_reduce": 8, "n_filters_out": 16, "strides": 1, "padding": "same", "pooling": False,
+    },
 }
 SMALL = {
     "vgg": ("vgg/vgg.py", {"groups": LAYERS, "n_units": (32,)}),
@@ -160,17 +165,28 @@ def test_metaparameters_are_immutable(path):
     assert not lists(load(path).METAPARAMETERS)
 
 
-@small
-def test_a_training_step_moves_every_filter(path, metaparameters):
+# Those, and the Inception networks with their auxiliary classifiers: (module, metaparameters, options of build).
+WITH_OPTIONS = {name: (*row, {}) for name, row in SMALL.items()}
+WITH_OPTIONS |= {
+    f"{name}, auxiliary": (*row, {"auxiliary": True}) for name, row in SMALL.items() if name.startswith("inception")
+}
+with_options = pytest.mark.parametrize("path, metaparameters, options", WITH_OPTIONS.values(), ids=WITH_OPTIONS)
+
+
+@with_options
+def test_a_training_step_moves_every_filter(path, metaparameters, options):
     """In one of several draws of the initial weights: without batch normalization a draw may leave a ReLU dead."""
-    moved = {}
+    moved, labels = {}, np.arange(64) % 10
     for seed in range(8):
         keras.utils.set_random_seed(seed)
-        model = load(path).build(metaparameters, (32, 32, 3), 10)
+        model = load(path).build(metaparameters, (32, 32, 3), 10, **options)
         convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
         before = [layer.kernel.numpy() for layer in convolutions]
-        model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
-        model.fit(images(64), np.arange(64) % 10, batch_size=64, verbose=0)
+        loss, y = "sparse_categorical_crossentropy", labels
+        if options:
+            loss, y = (dict.fromkeys(model.output, value) for value in (loss, y))
+        model.compile(keras.optimizers.SGD(0.1), loss)
+        model.fit(images(64), y, batch_size=64, verbose=0)
         for i, (layer, kernel) in enumerate(zip(convolutions, before, strict=True)):
             moves = abs(layer.kernel.numpy() - kernel).reshape(-1, kernel.shape[-1]).max(0) > 0
             moved[i] = moves | moved.get(i, False)
@@ -180,12 +196,17 @@ def test_a_training_step_moves_every_filter(path, metaparameters):
     raise AssertionError({i: int((~moves).sum()) for i, moves in moved.items() if not moves.all()})
 
 
-@small
-def test_saved_and_loaded_in_safe_mode_predicts_the_same(path, metaparameters, tmp_path):
-    model = load(path).build(metaparameters, (32, 32, 3), 10)
+@with_options
+def test_saved_and_loaded_in_safe_mode_predicts_the_same(path, metaparameters, options, tmp_path):
+    model = load(path).build(metaparameters, (32, 32, 3), 10, **options)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_allclose(loaded.predict(images(), verbose=0), model.predict(images(), verbose=0), atol=1e-6)
+    before, after = (network.predict(images(), verbose=0) for network in (model, loaded))
+    if not options:
+        before, after = {"main": before}, {"main": after}
+    assert list(before) == list(after)
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
 
 
 @small

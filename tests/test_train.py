@@ -268,11 +268,11 @@ def test_the_model_is_compiled_as_the_hyperparameters_say(folder, monkeypatch, t
     module.train(args, splits, len(classes))
 
     (model,) = caught
-    optimizer, steps = model.optimizer, 10 * -(-4_500 // 128)
+    optimizer, steps = model.optimizer, 10 * -(-4_500 // args.batch_size)
     assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.nesterov and optimizer.momentum == 0.9
     rates = [float(optimizer._learning_rate(step)) for step in range(steps + 1)]
     assert rates[0] == pytest.approx(0.01) and rates[-1] == pytest.approx(0, abs=1e-6)
-    assert max(rates) == pytest.approx(0.1) and rates.index(max(rates)) == steps // 10  # the top of the warm-up
+    assert max(rates) == pytest.approx(0.1) and rates.index(max(rates)) == round(steps / 10)  # the top of the warm-up
     assert rates[: steps // 10] == sorted(rates[: steps // 10])
     assert rates[steps // 10 :] == sorted(rates[steps // 10 :], reverse=True)
 
@@ -379,6 +379,18 @@ def test_inception_is_trained_with_its_auxiliary_classifiers_and_kept_without(mo
     kept = keras.saving.load_model(tmp_path / "out" / "model.keras")
     assert kept.output_shape == (None, 10)
     assert not any("1024" in str(w.shape) for w in kept.weights)  # no dense layer of an auxiliary classifier
+
+
+def test_inception_v3_is_compiled_with_its_auxiliary_classifier(monkeypatch, tmp_path):
+    module, caught = load("inception/train.py"), []
+    monkeypatch.setattr(module.Model, "fit", lambda model, x, y, *args, **named: caught.append((model, y)))
+    flags = ["--model", "inception_v3_cifar10", "--data", "synthetic", "--limit", "200", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+    args = module.parse_arguments()
+    module.train(args, module.data.load("synthetic", 200, 0)[0], 10)
+    ((model, labels),) = caught
+    assert model.get_compile_config()["loss_weights"] == {"main": 1.0, "auxiliary_1": 0.3}
+    assert set(labels) == {"main", "auxiliary_1"} and set(model.output) == set(labels)
 
 
 def test_the_curves_of_inception_show_its_auxiliary_classifiers(monkeypatch, tmp_path):

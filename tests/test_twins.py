@@ -220,6 +220,27 @@ def test_inception_v1_has_local_response_normalization_only_without_batch_normal
     assert np.median(stem.predict(x)[small > 0] / small[small > 0]) < 90
 
 
+def test_max_pooling_of_inception_v1_is_that_of_caffe():
+    """Windows from the first pixel on, the last one cut off by the edge: ceil((size - 3) / 2) + 1 of them."""
+    for size, expected in ((8, [2, 4, 6, 7]), (7, [2, 4, 6]), (3, [2]), (2, [1])):
+        inputs = Input((size, size, 1))
+        model = Model(inputs, load("inception/inception_v1.py").max_pooling(inputs))
+        x = np.tile(np.arange(size, dtype="float32"), (size, 1))[None, ..., None]
+        np.testing.assert_array_equal(model.predict(x)[0, 0, :, 0], expected)
+
+
+def test_stem_of_inception_v1_pools_before_it_normalizes_and_after():
+    """Figure 3: convolution, pooling, normalization, two convolutions, normalization, pooling."""
+    inputs = Input((64, 64, 3))
+    stem = Model(inputs, load("inception/inception_v1.py").stem(inputs))
+    names = {"Conv2D": "convolution", "MaxPooling2D": "pooling", "Power": "normalization"}
+    operations = [type(operation).__name__ for operation in stem.operations]
+    order = [names[name] for name in operations if name in names]
+    assert order == [
+        "convolution", "pooling", "normalization", "convolution", "convolution", "normalization", "pooling",
+    ]
+
+
 def test_inception_block_has_four_branches_in_the_order_of_the_paper():
     """1x1, 3x3, 5x5, pooling: a pixel of the input reaches as far as the kernels of each branch."""
     module = load("inception/inception_v1.py")
