@@ -188,6 +188,6 @@ def check(metaparameters, required, optional=()):
         if name == "groups":
             if not isinstance(value, (tuple, list)) or not value:
                 raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name in ("n_filters", "n_filters_out", "kernel_size", "strides"):
+        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -146,7 +146,8 @@ def test_unknown_name_in_the_stem(path):
 @pytest.mark.parametrize("path", [V2, BASIC, INCEPTION_V1, INCEPTION_V3, RESNEXT, DENSENET])
 @pytest.mark.parametrize("number", [0, -1, 1.5, "two", (7, 7), None])
 def test_stem_with_numbers_that_cannot_be(path, number):
-    for name in {"n_filters", "kernel_size", "strides"} & set(inspect.signature(load(path).stem).parameters):
+    names = {"n_filters", "n_filters_reduce", "n_filters_out", "kernel_size", "strides"}
+    for name in names & set(inspect.signature(load(path).stem).parameters):
         with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
             load(path).build(MINIMAL[path] | {"stem": {name: number}}, (96, 96, 3), 10)
 
