@@ -1,7 +1,7 @@
 """Train an Inception network on CIFAR-10, with its auxiliary classifiers.
 
     python inception/train.py --data synthetic --epochs 4 --output runs/synthetic    # two minutes, no network
-    python inception/train.py                                                        # CIFAR-10, 35 minutes on 2 cores
+    python inception/train.py                                                        # CIFAR-10, half an hour on 2 cores
 
 The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.
@@ -33,8 +33,8 @@ MODELS = {
 
 # Hyperparameters with a flag: (default, reason), which --help shows.
 DEFAULTS = {
-    "model": ("inception_v1_cifar10", "2 cores train it in 35 minutes"),
-    "epochs": (18, "what fits into those minutes"),
+    "model": ("inception_v1_cifar10", "2 cores train it in half an hour"),
+    "epochs": (15, "what fits into that half hour"),
     "batch_size": (128, "as the ResNet paper, section 4.2; the Inception papers have no CIFAR-10"),
     "learning_rate": (None, "0.1, as the ResNet paper, section 4.2"),
     "seed": (0, "another one gives another split, other initial weights and other synthetic images"),
