@@ -1,6 +1,6 @@
 """Time a training step of a ResNeXt in both forms of its grouped convolution, on this machine.
 
-    python resnext/step_times.py                                                  # five minutes on 2 cores
+    python resnext/step_times.py                                                  # three minutes on 2 cores
     python resnext/step_times.py --model resnext20_4x8d_cifar10 --batch-size 8    # seconds
 """
 
