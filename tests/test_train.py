@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_sentence(monkeypatch, tmp_path):
         (["--batch-size", "0"], "--batch-size must be 1 to 45000"),
         (["--batch-size", "45001"], "--batch-size must be 1 to 45000"),
         (["--data", "synthetic", "--batch-size", "4501"], "--batch-size must be 1 to 4500"),
-        (["--limit", "100"], "--batch-size must be 1 to 100"),
+        (["--limit", "50"], "--batch-size must be 1 to 50"),
         (["--limit", "0"], "--limit must be 1 to 45000, got 0"),
         (["--data", "synthetic", "--limit", "5000"], "--limit must be 1 to 4500, got 5000"),
         (["--learning-rate", "0"], "--learning-rate must be above 0 and finite"),
