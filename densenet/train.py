@@ -1,6 +1,6 @@
 """Train a DenseNet on CIFAR-10.
 
-    python densenet/train.py --data synthetic --epochs 4 --output runs/synthetic    # two minutes, no network
+    python densenet/train.py --data synthetic --epochs 4 --output runs/synthetic    # a minute, no network
     python densenet/train.py                                                        # CIFAR-10, half an hour on 2 cores
 
 The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.

@@ -88,7 +88,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
             the defaults, `batch_normalization` (False) and `stem`, a dictionary of the arguments of `stem`.
         input_shape: (H, W, C); the ImageNet stem divides H and W by 8, every group but the last by 2.
         n_classes: how many classes, at least 2.
-        auxiliary: whether the model has the auxiliary classifiers, which help the early groups to learn.
+        auxiliary: whether the model has the auxiliary classifiers, meant to help the early groups to learn.
 
     Returns:
         A `keras.Model`. With auxiliary its outputs are {"main", "auxiliary_1", "auxiliary_2", ...}, each
@@ -120,9 +120,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
     return Model(inputs, outputs)
 
 
-def stem(
-    inputs, n_filters=64, n_filters_out=192, kernel_size=7, strides=2, pooling=True, batch_normalization=False
-):
+def stem(inputs, n_filters=64, n_filters_out=192, kernel_size=7, strides=2, pooling=True, batch_normalization=False):
     """Strided convolution, max pooling, 1x1, 3x3, max pooling: (N, H, W, C) -> (N, H / 8, W / 8, n_filters_out).
 
     The CIFAR-10 stem has a 3x3 convolution, strides 1 and no second pooling, so that H and W are halved once.
@@ -233,9 +231,7 @@ def conv_relu(x, n_filters, kernel_size, strides=1, batch_normalization=False):
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     use_bias = not batch_normalization
-    x = layers.Conv2D(
-        n_filters, kernel_size, strides, padding, use_bias=use_bias, kernel_initializer="he_normal"
-    )(x)
+    x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=use_bias, kernel_initializer="he_normal")(x)
     if batch_normalization:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)  # epsilon as in torchvision
     return layers.ReLU()(x)

@@ -22,10 +22,10 @@ to 6 and figures 5 to 10, with the sizes of the released code (tf-slim, inceptio
 Trainable parameters, without and with the auxiliary classifier: inception_v3 23,834,568 and 27,161,264,
 inception_v3_cifar10 1,373,346 and 1,505,708.
 Differs from the paper: its table 1 has another stem and other sizes; these are the released code's. The initial weights
-are He-normal. As in tf-slim the average pooling of a branch does not count the padding (torchvision's does), and
-batch normalization scales (that of tf-slim and keras.applications does not, 17,216 parameters fewer without the
-auxiliary classifier). inception_v3_cifar10 is not in the paper: a quarter as wide (but not its auxiliary classifier),
-and with a stem that halves the image once.
+are He-normal. The average pooling of a branch does not count the padding, as in tf-slim (torchvision's does). Batch
+normalization scales, as in torchvision (that of tf-slim and keras.applications does not: 17,216 parameters fewer
+without the auxiliary classifier). inception_v3_cifar10 is not in the paper: a quarter as wide (but not its auxiliary
+classifier), and with a stem that halves the image once.
 METAPARAMETERS stand at the end of this file, because they name its functions.
 """
 
@@ -221,6 +221,8 @@ def inception_block_c(x, n_1x1, n_3x3, n_double_3x3_reduce, n_pool):
 def auxiliary(x, n_classes):
     """An auxiliary classifier: (N, H, W, C) -> class probabilities (N, n_classes). Section 4 and figure 8.
 
+    Unlike that of inception_v1.py it has a 5x5 convolution where that has a dense layer, and no dropout.
+
     Raises:
         ValueError: n_classes is not a whole number of at least 2, or the feature maps are smaller than 5x5, or of no
             fixed size.
@@ -237,7 +239,7 @@ def auxiliary(x, n_classes):
 
 
 def conv_bn(x, n_filters, kernel_size, strides=1, padding="same"):
-    """Convolution, batch normalization and ReLU: if "same", (N, H, W, C) -> (N, H / strides, W / strides, n_filters).
+    """Convolution, batch normalization and ReLU; with padding "same" to (N, H / strides, W / strides, n_filters).
 
     Unlike that of resnet_v1.py it ends with the ReLU, and its padding is an argument, as in the released code.
 

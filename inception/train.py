@@ -1,6 +1,6 @@
 """Train an Inception network on CIFAR-10, with its auxiliary classifiers.
 
-    python inception/train.py --data synthetic --epochs 4 --output runs/synthetic    # two minutes, no network
+    python inception/train.py --data synthetic --epochs 4 --output runs/synthetic    # a minute, no network
     python inception/train.py                                                        # CIFAR-10, half an hour on 2 cores
 
 The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.
@@ -41,7 +41,7 @@ DEFAULTS = {
 }
 # Hyperparameters without a flag.
 MOMENTUM = 0.9  # section 6 of Inception v1; Nesterov's form, as in later training code
-WEIGHT_DECAY = 5e-4  # as kuangliu/pytorch-cifar, which trains GoogLeNet on CIFAR-10 too
+WEIGHT_DECAY = 5e-4  # as kuangliu/pytorch-cifar, main.py; the papers have no CIFAR-10
 WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth: early gradients are erratic
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss: Inception v1, section 5
 

@@ -227,14 +227,12 @@ def split_transform_merge(x, cardinality, strides=1):
 def grouped_convolution(x, cardinality, strides=1):
     """The branches in one layer: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3c.
 
-    The faster form on a GPU. Its kernel is the branches' kernels side by side.
+    Meant for a GPU. Its kernel is the branches' kernels side by side.
     """
     check_cardinality(x, cardinality)
     n_filters = x.shape[-1]
     x = layers.ZeroPadding2D(1)(x)
-    return layers.Conv2D(
-        n_filters, 3, strides, groups=cardinality, use_bias=False, kernel_initializer="he_normal"
-    )(x)
+    return layers.Conv2D(n_filters, 3, strides, groups=cardinality, use_bias=False, kernel_initializer="he_normal")(x)
 
 
 def check_cardinality(x, cardinality):

@@ -137,6 +137,16 @@ def test_code_of_a_folders_readme_builds_what_it_says(folder, code, monkeypatch)
         assert "a quarter of the parameters" in code and shares == pytest.approx(0.25, abs=0.04)
 
 
+def test_step_times_are_those_of_the_log_and_the_command():
+    command, *log = (ROOT / "resnext" / "results" / "step_times.txt").read_text().split("\n")
+    readme = (ROOT / "resnext" / "README.md").read_text()
+    assert command.removeprefix("$ ") in readme
+    split, grouped = re.findall(r"([\d.]+) s a step", "\n".join(log))
+    ratio = re.search(r"is ([\d.]+) times as fast", "\n".join(log))[1]
+    assert float(ratio) >= 25 and float(ratio) == pytest.approx(float(grouped) / float(split), abs=0.06)
+    assert f"| {split} |" in readme and f"| {grouped}, {ratio} times as long |" in readme
+
+
 def test_step_times(monkeypatch, capsys):
     """The command of resnext/README.md takes minutes; this is its program on a smaller network."""
     step_times = load("resnext/step_times.py")

@@ -131,6 +131,8 @@ def test_inception_v3_is_that_of_keras_applications():
     module = load("inception/inception_v3.py")
     model = module.build(module.METAPARAMETERS["inception_v3"], (107, 107, 3), 10)
     carry(twin, model)
+    n_scales = sum(layer.gamma.shape[0] for layer in of(model, layers.BatchNormalization))  # the twin has none
+    assert n_scales == 17_216 and f"{n_scales:,} parameters fewer" in module.__doc__
     np.testing.assert_allclose(model.predict(images(107)), twin.predict(images(107)), rtol=1e-3, atol=1e-6)
 
 
@@ -147,13 +149,13 @@ def test_both_forms_of_the_grouped_convolution_are_one():
 
     def in_one(arrays):
         """The arrays of the first form as the second has them: four kernels of a 3x3 convolution side by side."""
-        arrays, joined = list(arrays), []
+        arrays, joined = iter(arrays), []
         for variable in grouped.trainable_variables:
-            found, parts = tuple(variable.shape), [arrays.pop(0)]
-            while np.concatenate(parts, -1).shape != found:
-                parts.append(arrays.pop(0))
-            joined.append(np.concatenate(parts, -1))
-        assert not arrays
+            array = next(arrays)
+            while array.shape != tuple(variable.shape):
+                array = np.concatenate([array, next(arrays)], -1)
+            joined.append(array)
+        assert next(arrays, None) is None
         return joined
 
     kernels = in_one(variable.numpy() for variable in split.trainable_variables)
