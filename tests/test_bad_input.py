@@ -9,6 +9,8 @@ from keras import Input, layers
 VGG, V1, V2, BASIC = "vgg/vgg.py", "resnet/resnet_v1.py", "resnet/resnet_v2.py", "resnet/resnet_basic.py"
 INCEPTION_V1, INCEPTION_V3 = "inception/inception_v1.py", "inception/inception_v3.py"
 RESNEXT, DENSENET = "resnext/resnext.py", "densenet/densenet.py"
+SE_RESNET, SE_RESNEXT = "senet/se_resnet.py", "senet/se_resnext.py"
+SE_INCEPTION, SQUEEZENET = "senet/se_inception_v1.py", "squeezenet/squeezenet.py"
 LAYERS = ({"n_layers": 2, "n_filters": 8},)
 BLOCKS = ({"n_filters": 8, "n_blocks": 1},)
 BLOCK = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 4}
@@ -19,6 +21,7 @@ GROUP_V3 = {
     "grid_reduction": load(INCEPTION_V3).grid_reduction_b,
     "grid_filters": {"n_filters": 4, "n_3x3": 8},
 }
+FIRE = {"n_squeeze": 4, "n_1x1": 8, "n_3x3": 8}
 STEM_V3 = {"n_filters": 4, "n_filters_reduce": 8, "n_filters_out": 8, "strides": 1, "padding": "same", "pooling": False}
 MINIMAL = {
     VGG: {"groups": LAYERS},
@@ -29,10 +32,15 @@ MINIMAL = {
     INCEPTION_V3: {"groups": (GROUP_V3,), "stem": STEM_V3},
     RESNEXT: {"groups": ({"n_filters": 8, "n_filters_out": 16, "n_blocks": 1},), "cardinality": 4},
     DENSENET: {"groups": ({"n_blocks": 1},), "growth_rate": 4},
+    SE_RESNET: {"groups": BLOCKS},
+    SE_RESNEXT: {"groups": ({"n_filters": 8, "n_filters_out": 16, "n_blocks": 1},), "cardinality": 4},
+    SE_INCEPTION: {"groups": ((BLOCK,),)},
+    SQUEEZENET: {"groups": ((FIRE,),)},
 }
 every_module = pytest.mark.parametrize("path", MINIMAL)
 # the modules whose groups are dictionaries of numbers
-numbers_in_groups = pytest.mark.parametrize("path", [path for path in MINIMAL if not path.startswith("inception")])
+BLOCKS_IN_GROUPS = (INCEPTION_V1, INCEPTION_V3, SE_INCEPTION, SQUEEZENET)
+numbers_in_groups = pytest.mark.parametrize("path", [path for path in MINIMAL if path not in BLOCKS_IN_GROUPS])
 
 
 def test_every_module_is_here():
@@ -89,7 +97,8 @@ def test_group_with_numbers_that_cannot_be(path, number):
     [
         (VGG, 3, 7), (VGG, 5, 16), (V1, 4, 16), (V2, 4, 16), (BASIC, 4, 16), (BASIC, 4, 1), (RESNEXT, 4, 16),
         (DENSENET, 4, 16), (INCEPTION_V1, 3, 16), (INCEPTION_V1, 1, 4), (INCEPTION_V3, 1, 4),
-        (INCEPTION_V3, 3, 20),
+        (INCEPTION_V3, 3, 20), (SE_RESNET, 4, 16), (SE_RESNEXT, 4, 16), (SE_INCEPTION, 3, 16), (SQUEEZENET, 1, 6),
+        (SQUEEZENET, 3, 16), (SQUEEZENET, 1, 8),
     ],
 )
 def test_input_too_small_for_the_strides(path, n_groups, size):
@@ -137,13 +146,16 @@ def test_unknown_strided_convolution(convolution):
         load(V1).build({"groups": BLOCKS, "strided_convolution": convolution}, (32, 32, 3), 10)
 
 
-@pytest.mark.parametrize("path", [V2, BASIC, INCEPTION_V1, INCEPTION_V3, RESNEXT, DENSENET])
+with_stem = pytest.mark.parametrize("path", [path for path in MINIMAL if path not in (VGG, V1)])
+
+
+@with_stem
 def test_unknown_name_in_the_stem(path):
-    with pytest.raises(ValueError, match="dictionary of n_filters, .*strides, .*pooling"):
+    with pytest.raises(ValueError, match="dictionary of n_filters, .*strides"):
         load(path).build(MINIMAL[path] | {"stem": {"filters": 16}}, (32, 32, 3), 10)
 
 
-@pytest.mark.parametrize("path", [V2, BASIC, INCEPTION_V1, INCEPTION_V3, RESNEXT, DENSENET])
+@with_stem
 @pytest.mark.parametrize("number", [0, -1, 1.5, "two", (7, 7), None])
 def test_stem_with_numbers_that_cannot_be(path, number):
     names = {"n_filters", "n_filters_reduce", "n_filters_out", "kernel_size", "strides"}
@@ -164,13 +176,25 @@ def test_group_of_inception_v1_that_does_not_begin_with_a_block(blocks):
         load(INCEPTION_V1).build({"groups": (blocks,)}, (64, 64, 3), 10)
 
 
-@pytest.mark.parametrize("name", BLOCK)
-def test_block_of_inception_v1(name):
-    for block in ({k: v for k, v in BLOCK.items() if k != name}, BLOCK | {name + "_": 4}):
-        with pytest.raises(ValueError, match="metaparameters must be a dictionary of n_1x1 and"):
-            load(INCEPTION_V1).build({"groups": ((BLOCK, block),)}, (64, 64, 3), 10)
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got 0"):
-        load(INCEPTION_V1).build({"groups": ((BLOCK | {name: 0},),)}, (64, 64, 3), 10)
+@pytest.mark.parametrize("blocks", [(), (None,), BLOCK, FIRE, None, 3, "abc"])
+def test_group_that_is_no_tuple_of_blocks(blocks):
+    for path in (SE_INCEPTION, SQUEEZENET):
+        with pytest.raises(ValueError, match="a group must be a tuple of|metaparameters must be a dictionary"):
+            load(path).build({"groups": (blocks,)}, (64, 64, 3), 10)
+
+
+@pytest.mark.parametrize(
+    "path, block, name",
+    [(path, BLOCK, name) for path in (INCEPTION_V1, SE_INCEPTION) for name in BLOCK]
+    + [(SQUEEZENET, FIRE, name) for name in FIRE],
+)
+def test_block_with_other_names_or_numbers_that_cannot_be(path, block, name):
+    for wrong in ({k: v for k, v in block.items() if k != name}, block | {name + "_": 4}, 8):
+        with pytest.raises(ValueError, match="metaparameters must be a dictionary of n_"):
+            load(path).build({"groups": ((block, wrong),)}, (64, 64, 3), 10)
+    for number in (0, 1.5, None):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {number}"):
+            load(path).build({"groups": ((block | {name: number},),)}, (64, 64, 3), 10)
 
 
 @pytest.mark.parametrize(
@@ -243,30 +267,49 @@ def test_auxiliary_classifier_of_too_small_feature_maps(path, size):
         load(path).build(metaparameters, input_shape, 10, auxiliary=True)
 
 
+@pytest.mark.parametrize("path", [SE_RESNET, SE_RESNEXT, SE_INCEPTION])
+@pytest.mark.parametrize("ratio", [0, -16, 1.5, "16", None, 64])
+def test_ratio_that_cannot_be(path, ratio):
+    with pytest.raises(ValueError, match=f"ratio must be a whole number of 1 to .*, got {ratio!r}"):
+        load(path).build(MINIMAL[path] | {"ratio": ratio}, (32, 32, 3), 10)
+    with pytest.raises(ValueError, match="ratio must be a whole number of 1 to 28, the feature maps, got"):
+        load(path).se_block(Input((8, 8, 28)), ratio)
+
+
+@pytest.mark.parametrize("bypass", ["identity", "", 0, True, ()])
+def test_unknown_bypass(bypass):
+    with pytest.raises(ValueError, match='bypass must be None, "simple" or "complex", got'):
+        load(SQUEEZENET).build(MINIMAL[SQUEEZENET] | {"bypass": bypass}, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize("path", [RESNEXT, SE_RESNEXT])
 @pytest.mark.parametrize("cardinality", [3, 5, 16])
-def test_filters_not_divisible_by_the_cardinality(cardinality):
+def test_filters_not_divisible_by_the_cardinality(path, cardinality):
     for convolution in ("split_transform_merge", "grouped_convolution"):
-        metaparameters = MINIMAL[RESNEXT] | {"cardinality": cardinality, "convolution": convolution}
+        metaparameters = MINIMAL[path] | {"cardinality": cardinality, "convolution": convolution}
         with pytest.raises(ValueError, match=f"n_filters must be divisible by the cardinality {cardinality}, got 8"):
-            load(RESNEXT).build(metaparameters, (32, 32, 3), 10)
+            load(path).build(metaparameters, (32, 32, 3), 10)
         with pytest.raises(ValueError, match="divisible by the cardinality"):  # the function alone
             getattr(load(RESNEXT), convolution)(Input((8, 8, 8)), cardinality)
 
 
-@pytest.mark.parametrize("path, name", [(RESNEXT, "cardinality"), (DENSENET, "growth_rate")])
+@pytest.mark.parametrize(
+    "path, name", [(RESNEXT, "cardinality"), (SE_RESNEXT, "cardinality"), (DENSENET, "growth_rate")]
+)
 @pytest.mark.parametrize("number", [0, -4, 1.5, "4", None])
 def test_cardinality_and_growth_rate_that_cannot_be(path, name, number):
     with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {number!r}"):
         load(path).build(MINIMAL[path] | {name: number}, (32, 32, 3), 10)
-    if path == RESNEXT:
+    if name == "cardinality":
         with pytest.raises(ValueError, match="cardinality must be a whole number of at least 1"):
-            load(RESNEXT).identity_block(Input((8, 8, 8)), 8, number)
+            load(path).identity_block(Input((8, 8, 8)), 8, number)
 
 
+@pytest.mark.parametrize("path", [RESNEXT, SE_RESNEXT])
 @pytest.mark.parametrize("convolution", ["depthwise", "", None, 3])
-def test_unknown_form_of_the_grouped_convolution(convolution):
+def test_unknown_form_of_the_grouped_convolution(path, convolution):
     with pytest.raises(ValueError, match='convolution must be "split_transform_merge" or "grouped_convolution", got'):
-        load(RESNEXT).build(MINIMAL[RESNEXT] | {"convolution": convolution}, (32, 32, 3), 10)
+        load(path).build(MINIMAL[path] | {"convolution": convolution}, (32, 32, 3), 10)
 
 
 @pytest.mark.parametrize("reduction", [0, -0.5, 1.01, 2, 0.01, "half", None, (0.5,)])
@@ -288,6 +331,8 @@ def test_units_that_are_no_tuple(n_units):
 def test_dropout_that_is_no_share(dropout):
     with pytest.raises(ValueError):
         load(VGG).build({"groups": LAYERS, "n_units": (8,), "dropout": dropout}, (32, 32, 3), 10)
+    with pytest.raises(ValueError):
+        load(SQUEEZENET).build(MINIMAL[SQUEEZENET] | {"dropout": dropout}, (32, 32, 3), 10)
 
 
 def test_vgg_needs_a_fixed_size():

@@ -10,6 +10,7 @@ import pytest
 from folders import MODULES, load
 
 IMAGENET, INCEPTION_V3, CIFAR10 = ((224, 224, 3), 1000), ((299, 299, 3), 1000), ((32, 32, 3), 10)
+SQUEEZENET = ((227, 227, 3), 1000)
 
 # A 3x3 convolution with bias and batch normalization has 9 c_in c_out + 3 c_out parameters.
 VGG8 = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
@@ -96,6 +97,15 @@ for n_group in range(3):
         c //= 2
 DENSENET16 += 2 * c + (c + 1) * 10
 
+def squeeze_excitation(c, ratio=16):
+    """Two dense layers with biases."""
+    return 2 * c * (c // ratio) + c // ratio + c
+
+
+# Two blocks a group; the feature maps after each of GoogLeNet's blocks.
+SE_WIDE = WIDE + 2 * sum(squeeze_excitation(c) for c in (32, 64, 128))
+SE_INCEPTION_V1 = sum(squeeze_excitation(c) for c in (256, 480, 512, 512, 512, 528, 832, 832, 1024))
+
 PARAMETERS = {
     # torchvision/models/vgg.py, num_params; the _bn networks keep the biases
     "vgg11": (132_863_336, *IMAGENET),
@@ -163,6 +173,27 @@ PARAMETERS = {
     "densenet_bc100_k12_cifar10": (769_162, *CIFAR10),
     "densenet_bc250_k24_cifar10": (15_324_406, *CIFAR10),
     "densenet_bc190_k40_cifar10": (25_624_430, *CIFAR10),
+    # hujie-frank/SENet and osmr/imgclsmob; osmr/imgclsmob alone (18, 34 and for CIFAR-10)
+    "se_resnet18": (11_778_592, *IMAGENET),
+    "se_resnet34": (21_958_868, *IMAGENET),
+    "se_resnet50": (28_088_024, *IMAGENET),
+    "se_resnet101": (49_326_872, *IMAGENET),
+    "se_resnet152": (66_821_848, *IMAGENET),
+    "se_resnext50_32x4d": (27_559_896, *IMAGENET),
+    "se_resnext101_32x4d": (48_955_416, *IMAGENET),
+    "se_resnet20_cifar10": (274_847, *CIFAR10),
+    "se_resnet56_cifar10": (862_889, *CIFAR10),
+    "se_resnet110_cifar10": (1_744_952, *CIFAR10),
+    # no published figure: what squeeze-excitation adds to the networks above
+    "se_resnet14_wide_cifar10": (SE_WIDE, *CIFAR10),
+    "se_inception_v1": (6_998_552 + SE_INCEPTION_V1, *IMAGENET),
+    "se_inception_v1_bn": (7_005_832 + SE_INCEPTION_V1, *IMAGENET),
+    # torchvision/models/squeezenet.py, num_params; the bypasses of 96, 128, 256 and 384 feature maps; 990 classes fewer
+    "squeezenet_v1_0": (1_248_424, *SQUEEZENET),
+    "squeezenet_v1_1": (1_235_496, *SQUEEZENET),
+    "squeezenet_v1_0_simple_bypass": (1_248_424, *SQUEEZENET),
+    "squeezenet_v1_0_complex_bypass": (1_589_672, *SQUEEZENET),
+    "squeezenet_cifar10": (1_235_496 - 990 * (512 + 1), *CIFAR10),
 }
 # The Inception networks with their auxiliary classifiers.
 AUXILIARY = {
@@ -215,6 +246,9 @@ def test_parameters_with_auxiliary_classifiers(name):
 def test_the_sums_of_this_file_come_to_the_published_figures():
     assert inception_v1_parts(1) == (7_005_832, 13_385_816 - 7_005_832)
     assert inception_v3_parts(1) == (23_834_568, 27_161_264 - 23_834_568)
+    blocks = ((256, 3), (512, 4), (1024, 6), (2048, 3))
+    assert sum(n * squeeze_excitation(c) for c, n in blocks) == 28_088_024 - 25_557_032
+    assert sum((c + 1) * n for c, n in ((96, 128), (128, 256), (256, 384), (384, 512))) == 1_589_672 - 1_248_424
 
 
 @pytest.mark.parametrize("name", ["resnext29_32x4d_cifar10", "resnext20_4x8d_cifar10", "resnext50_32x4d"])

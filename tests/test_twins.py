@@ -105,7 +105,7 @@ def test_pre_activation_projection_shares_its_activation():
     assert sum(isinstance(layer, layers.BatchNormalization) for layer in model.layers) == 3
 
 
-def carry(twin, model):
+def carry(twin, model, of=of):
     """Give a model the weights of its twin, whose layers of a kind come in the same order; a missing gamma is 1."""
     for ours, theirs in zip(of(model, layers.Conv2D), of(twin, layers.Conv2D), strict=True):
         ours.set_weights(theirs.get_weights())
@@ -326,3 +326,128 @@ def test_auxiliary_classifiers_share_the_networks_weights():
         model.train_on_batch(x, dict.fromkeys(model.output, y))
         assert (convolutions[0].kernel.numpy() != first).any() and (convolutions[-1].kernel.numpy() == last).all()
         assert abs(inference.predict(x) - before).max() > 1e-4
+
+
+def as_made(network, kind):
+    """The layers of a kind in the order in which they were made; Keras lists them by their depth in the graph."""
+    def number(layer):  # conv2d, conv2d_1, conv2d_2, ...
+        last = layer.name.rpartition("_")[2]
+        return int(last) if last.isdigit() else 0
+
+    return sorted(of(network, kind), key=number)
+
+
+def opened(model, weight):
+    """Make every squeeze-excitation of a model weigh every feature map by 0, 0.5 or 1."""
+    for layer in of(model, layers.Dense):
+        if layer.activation is keras.activations.sigmoid:
+            kernel, bias = layer.get_weights()
+            layer.set_weights([0 * kernel, 0 * bias + {0: -100, 0.5: 0, 1: 100}[weight]])
+
+
+def test_squeeze_excitation_is_the_papers_arithmetic():
+    """Equations 2 to 4 in numpy: z the means, s = sigmoid(W2 ReLU(W1 z)), each feature map times its s."""
+    inputs = Input((5, 7, 8))
+    model = Model(inputs, load("senet/se_resnet.py").se_block(inputs, 4))
+    random_weights(model)
+    (w1, b1), (w2, b2) = (layer.get_weights() for layer in of(model, layers.Dense))
+    assert w1.shape == (8, 2) and w2.shape == (2, 8)
+    x = np.random.default_rng(1).normal(size=(3, 5, 7, 8)).astype("float32")
+    z = x.mean((1, 2))
+    s = 1 / (1 + np.exp(-(np.maximum(z @ w1 + b1, 0) @ w2 + b2)))
+    assert s.std(0).min() > 1e-3  # the weights depend on the image
+    np.testing.assert_allclose(model.predict(x, verbose=0), x * s[:, None, None], rtol=1e-5, atol=1e-6)
+
+
+def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are_1():
+    groups = ({"n_filters": 8, "n_blocks": 2}, {"n_filters": 16, "n_blocks": 2})
+    branches = tuple(group | {"n_filters_out": 32} for group in groups)
+    block = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 4}
+    inception = {"groups": ((block, block), (block,)), "batch_normalization": True}
+    for with_it, without, metaparameters, options in (
+        ("senet/se_resnet.py", "resnet/resnet_v1.py", {"groups": groups}, {}),
+        ("senet/se_resnet.py", "resnet/resnet_basic.py", {"groups": groups}, {"bottleneck": False, "ratio": 4}),
+        ("senet/se_resnext.py", "resnext/resnext.py", {"groups": branches, "cardinality": 4}, {}),
+        ("senet/se_inception_v1.py", "inception/inception_v1.py", inception, {}),
+    ):
+        model = load(with_it).build(metaparameters | options, (64, 64, 3), 10)
+        twin = load(without).build(metaparameters, (64, 64, 3), 10)
+        random_weights(model)
+        carry(model, twin, as_made)
+        expected = twin.predict(images(64), verbose=0)
+        opened(model, 0.5)
+        assert abs(model.predict(images(64), verbose=0) - expected).max() > 1e-3
+        opened(model, 1)
+        np.testing.assert_allclose(model.predict(images(64), verbose=0), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_squeeze_excitation_comes_before_the_addition_and_spares_the_shortcut():
+    """Figure 3: with all weights 0 the shortcut alone is left, and with 0.5 half of what the convolutions made."""
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 32)).astype("float32")
+    inputs = Input((4, 4, 32))
+    for path, arguments in (
+        ("senet/se_resnet.py", {"n_filters": 8}),
+        ("senet/se_resnet.py", {"n_filters": 32, "bottleneck": False}),
+        ("senet/se_resnext.py", {"n_filters": 8, "cardinality": 2}),
+    ):
+        model = Model(inputs, load(path).identity_block(inputs, **arguments))
+        before = Model(inputs, of(model, layers.Multiply)[0].input[0])  # what is weighed
+        assert isinstance(before.layers[-1], layers.BatchNormalization)
+        for weight in (0, 0.5, 1):
+            opened(model, weight)
+            expected = np.maximum(x + weight * before.predict(x, verbose=0), 0)
+            np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fire_block_expands_1x1_and_3x3_side_by_side():
+    inputs = Input((7, 7, 1))
+    model = Model(inputs, load("squeezenet/squeezenet.py").fire_block(inputs, 1, 2, 3))
+    for layer in of(model, layers.Conv2D):
+        kernel, bias = layer.get_weights()
+        layer.set_weights([np.ones_like(kernel), 0 * bias])
+    x = np.zeros((1, 7, 7, 1), "float32")
+    x[0, 3, 3] = 1
+    y = model.predict(x, verbose=0)[0]
+    assert [int((y[..., i] > 0).sum()) for i in range(5)] == 2 * [1] + 3 * [9]
+
+
+def test_bypasses_of_squeezenet():
+    """Figure 2: around fire 3, 5, 7 and 9 the input is added, and if complex, around the others a 1x1 convolution."""
+    module = load("squeezenet/squeezenet.py")
+    x = np.random.default_rng(0).uniform(size=(2, 4, 4, 6)).astype("float32")
+    inputs = Input((4, 4, 6))
+    for bypass, n_3x3 in (("simple", 3), ("complex", 3), ("complex", 5)):
+        model = Model(inputs, module.fire_block(inputs, 2, 3, n_3x3, bypass))
+        *fire, last = of(model, layers.Conv2D)
+        for layer in fire if n_3x3 == 5 else [*fire, last]:
+            layer.set_weights([0 * w for w in layer.get_weights()])  # leaves the bypass alone
+        expected = x if n_3x3 == 3 else x @ last.get_weights()[0][0, 0] + last.get_weights()[1]
+        np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
+    for name, widths, n_convolutions in (
+        ("squeezenet_v1_0", [], 26),
+        ("squeezenet_v1_0_simple_bypass", [128, 256, 384, 512], 26),
+        ("squeezenet_v1_0_complex_bypass", [128, 128, 256, 256, 384, 384, 512, 512], 30),
+    ):
+        with keras.StatelessScope(initialize_variables=False):
+            model = module.build(module.METAPARAMETERS[name])
+        assert [layer.output.shape[-1] for layer in of(model, layers.Add)] == widths
+        assert len(of(model, layers.Conv2D)) == n_convolutions
+
+
+def test_max_pooling_of_squeezenet_pads_with_nothing_that_could_win():
+    for size, expected in ((8, [2, 4, 6, 7]), (7, [2, 4, 6]), (3, [2]), (2, [1])):
+        inputs = Input((size, size, 1))
+        model = Model(inputs, load("squeezenet/squeezenet.py").max_pooling(inputs))
+        x = np.tile(np.arange(size, dtype="float32"), (size, 1))[None, ..., None] - 100
+        np.testing.assert_array_equal(model.predict(x, verbose=0)[0, 0, :, 0], np.array(expected) - 100)
+
+
+def test_classifier_of_squeezenet_takes_the_mean_of_a_map_for_each_class():
+    inputs = Input((3, 3, 4))
+    model = Model(inputs, load("squeezenet/squeezenet.py").classifier(inputs, 5))
+    random_weights(model)
+    ((kernel, bias),) = (layer.get_weights() for layer in of(model, layers.Conv2D))
+    x = np.random.default_rng(0).normal(scale=3, size=(2, 3, 3, 4)).astype("float32")
+    means = np.maximum(x @ kernel[0, 0] + bias, 0).mean((1, 2))
+    expected = np.exp(means) / np.exp(means).sum(-1, keepdims=True)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
