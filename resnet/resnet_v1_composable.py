@@ -41,9 +41,10 @@ METAPARAMETERS = {
 class ResNetV1:
     """A ResNet: `ResNetV1(METAPARAMETERS["resnet50"]).model` is a `keras.Model`, from images to class probabilities.
 
-    The constructor connects `stem`, `learner` and `classifier`, methods that a subclass can replace one by one.
-    `group`, the blocks and `conv_bn` are static, a factory of parts for any network:
-    `x = ResNetV1.projection_block(x, n_filters=64)`.
+    The constructor connects `stem`, `learner` and `classifier`: a subclass replaces one of them and inherits the
+    others. `group`, the blocks and `conv_bn` are static, a factory of parts for any network:
+    `x = ResNetV1.projection_block(x, n_filters=64)`. They call each other by the name of this class: who replaces a
+    block replaces `group` too.
 
     Args:
         metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of

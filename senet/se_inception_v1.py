@@ -12,9 +12,9 @@ inside is that of Szegedy et al. 2014, arXiv:1409.4842, table 1 and figures 2b a
 
 Trainable parameters: se_inception_v1 7,478,655, se_inception_v1_bn 7,485,935.
 Differs from the paper: its Inception is BN-Inception (Ioffe and Szegedy 2015, arXiv:1502.03167), whose blocks have two
-3x3 convolutions for the 5x5 and other sizes; here it is that of the 2014 paper, with its 5x5 convolutions, without its
-auxiliary classifiers. The formula of squeeze-excitation (section 3.2) has no biases; the dense layers here have them,
-as those of the authors' models (hujie-frank/SENet). The initial weights are He-normal.
+3x3 convolutions for the 5x5, other poolings and other sizes; here it is that of 2014, without auxiliary classifiers.
+The formula of squeeze-excitation (section 3.2) has no biases; the dense layers here have them, as those of the authors'
+models (hujie-frank/SENet). The initial weights are He-normal, before the sigmoids Glorot-uniform.
 """
 
 from keras import Input, Model, layers, ops
@@ -50,8 +50,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     Args:
         metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of tuples of blocks,
             {"n_1x1", "n_3x3_reduce", "n_3x3", "n_5x5_reduce", "n_5x5", "n_pool"}, and where they differ from the
-            defaults, `batch_normalization` (False), `ratio` (16), by which squeeze-excitation is narrower, and
-            `stem`, a dictionary of the arguments of `stem`.
+            defaults, `batch_normalization` (False), `ratio` (16), C feature maps get a narrow dense layer of
+            C / ratio units, and `stem`, a dictionary of the arguments of `stem`.
         input_shape: (H, W, C); the ImageNet stem divides H and W by 8, every group but the last by 2.
         n_classes: how many classes, at least 2.
 
@@ -67,6 +67,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         if not isinstance(blocks, (tuple, list)) or not blocks:
             raise ValueError(f"a group must be a tuple of blocks, got {blocks!r}")
         for block in blocks:
+            if block is None:
+                raise ValueError("None, an auxiliary classifier in inception_v1.py, is no block here")
             check(block, ("n_1x1", "n_3x3_reduce", "n_3x3", "n_5x5_reduce", "n_5x5", "n_pool"))
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
@@ -112,7 +114,7 @@ def learner(x, groups, ratio=16, batch_normalization=False):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of tuples of blocks.
-        ratio: how many feature maps share a unit of a block's narrow dense layer.
+        ratio: C feature maps get a narrow dense layer of C / ratio units.
         batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
@@ -132,7 +134,7 @@ def group(x, blocks, ratio=16, pooling=True, batch_normalization=False):
     Args:
         x: feature maps (N, H, W, C).
         blocks: a tuple of the arguments of `inception_block`.
-        ratio: how many feature maps share a unit of the narrow dense layer.
+        ratio: C feature maps get a narrow dense layer of C / ratio units.
         pooling: whether there is the max pooling; the last group has none.
         batch_normalization: whether batch normalization follows each convolution.
 
@@ -177,10 +179,10 @@ def se_block(x, ratio=16):
     """
     n_filters = x.shape[-1]
     if not isinstance(ratio, int) or not 1 <= ratio <= n_filters:
-        raise ValueError(f"ratio must be a whole number of 1 to {n_filters}, the feature maps, got {ratio!r}")
+        raise ValueError(f"ratio must be 1 to {n_filters}, the number of feature maps, and whole, got {ratio!r}")
     weights = layers.GlobalAveragePooling2D(keepdims=True)(x)  # (N, 1, 1, C)
     weights = layers.Dense(n_filters // ratio, activation="relu", kernel_initializer="he_normal")(weights)
-    weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # (N, 1, 1, C)
+    weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # Glorot's initial weights: He's are for ReLU
     return layers.Multiply()([x, weights])
 
 

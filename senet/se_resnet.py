@@ -28,10 +28,12 @@ networks inside are those of He et al. 2015, arXiv:1512.03385, table 1, and sect
 Trainable parameters: se_resnet18 11,778,592, se_resnet34 21,958,868, se_resnet50 28,088,024, se_resnet101 49,326,872,
 se_resnet152 66,821,848 (the paper: 28.1M for SE-ResNet-50); se_resnet20_cifar10 274,847, se_resnet56_cifar10 862,889,
 se_resnet110_cifar10 1,744,952, se_resnet14_wide_cifar10 702,470.
-Differs from the paper: its formula (section 3.2) has no biases; the dense layers here have them, as those of the
-authors' models (hujie-frank/SENet), which stride, as here, in the first 1x1 convolution, but pool without padding. On
-CIFAR-10 the shortcut that changes shape is a 1x1 convolution. se_resnet14_wide_cifar10 is not in the paper: two blocks
-a group, twice the filters of se_resnet20_cifar10 at half the resolution, to which its stem pools.
+Differs from the paper: its formula (section 3.2) has no biases, and section 6 finds ResNets better without; the dense
+layers here have them, as those of the authors' models (hujie-frank/SENet), which stride, as here, in the first 1x1
+convolution, but pool without padding. On CIFAR-10 the blocks are those of 2015, not the pre-activation blocks that the
+paper cites (table 4), and the shortcut that changes shape is a 1x1 convolution. The paper has 50, 101, 152 and, on
+CIFAR-10, 110; 18, 34, 20 and 56 are the same in ResNet's other sizes, as in osmr/imgclsmob. se_resnet14_wide_cifar10
+is ours: two blocks a group, twice the filters of se_resnet20_cifar10 at half the resolution, to which its stem pools.
 """
 
 from keras import Input, Model, layers
@@ -95,6 +97,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
     for group_metaparameters in metaparameters["groups"]:
         check(group_metaparameters, ("n_filters", "n_blocks"))
+    if not isinstance(metaparameters.get("bottleneck", True), bool):
+        raise ValueError(f"bottleneck must be True or False, got {metaparameters['bottleneck']!r}")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
@@ -125,7 +129,7 @@ def learner(x, groups, ratio=16, bottleneck=True):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_blocks"}.
-        ratio: how many feature maps share a unit of a block's narrow dense layer.
+        ratio: C feature maps get a narrow dense layer of C / ratio units.
         bottleneck: whether the blocks are 1x1, 3x3, 1x1 convolutions, or two of 3x3.
 
     Returns:
@@ -142,7 +146,8 @@ def learner(x, groups, ratio=16, bottleneck=True):
 def group(x, n_filters, n_blocks, strides=2, ratio=16, bottleneck=True):
     """A projection block if the shape changes, then identity blocks.
 
-    (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters), or n_filters without bottlenecks.
+    (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters), or n_filters without bottlenecks. Unlike that of
+    resnet_v1.py, and like that of resnet_basic.py, it begins with an identity block where the shape stays.
     """
     if n_blocks < 1:
         raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
@@ -176,7 +181,7 @@ def projection_block(x, n_filters, strides=2, ratio=16, bottleneck=True):
         x: feature maps (N, H, W, C).
         n_filters: filters of the convolutions; the last of a bottleneck has four times as many.
         strides: of the first convolution and of the shortcut: by how much height and width are divided.
-        ratio: how many feature maps share a unit of the narrow dense layer.
+        ratio: C feature maps get a narrow dense layer of C / ratio units.
         bottleneck: whether the convolutions are 1x1, 3x3, 1x1, or two of 3x3.
 
     Returns:
@@ -217,10 +222,10 @@ def se_block(x, ratio=16):
     """
     n_filters = x.shape[-1]
     if not isinstance(ratio, int) or not 1 <= ratio <= n_filters:
-        raise ValueError(f"ratio must be a whole number of 1 to {n_filters}, the feature maps, got {ratio!r}")
+        raise ValueError(f"ratio must be 1 to {n_filters}, the number of feature maps, and whole, got {ratio!r}")
     weights = layers.GlobalAveragePooling2D(keepdims=True)(x)  # (N, 1, 1, C)
     weights = layers.Dense(n_filters // ratio, activation="relu", kernel_initializer="he_normal")(weights)
-    weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # (N, 1, 1, C)
+    weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # Glorot's initial weights: He's are for ReLU
     return layers.Multiply()([x, weights])
 
 

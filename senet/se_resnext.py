@@ -12,8 +12,9 @@ networks inside are those of Xie et al. 2017, arXiv:1611.05431, table 1 and figu
     classifier    (  7,   7, 2048) -> (1000,)
 
 Trainable parameters: se_resnext50_32x4d 27,559,896, se_resnext101_32x4d 48,955,416.
-Differs from the paper: its formula (section 3.2) has no biases; the dense layers here have them, as those of the
-authors' models (hujie-frank/SENet), which stride, as here, in the 3x3 convolution, but pool without padding.
+Differs from the paper: its formula (section 3.2) has no biases, and section 6 finds ResNets better without; the dense
+layers here have them, as those of the authors' models (hujie-frank/SENet), which stride, as here, in the 3x3
+convolution, but pool without padding.
 """
 
 from keras import Input, Model, layers, ops
@@ -42,7 +43,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
             {"n_filters", "n_filters_out", "n_blocks"}, `cardinality`, the number of branches, and perhaps
             `convolution`, "split_transform_merge" or "grouped_convolution", the form that the branches take, `ratio`
-            (16), by which squeeze-excitation is narrower, and `stem`, a dictionary of the arguments of `stem`.
+            (16), C feature maps get a narrow dense layer of C / ratio units, and `stem`, a dictionary of the
+            arguments of `stem`.
         input_shape: (H, W, C); the ImageNet stem divides H and W by 4, every group but the first by 2.
         n_classes: how many classes, at least 2.
 
@@ -87,7 +89,7 @@ def learner(x, groups, cardinality, ratio=16, convolution="split_transform_merge
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_filters_out", "n_blocks"}.
         cardinality: how many branches the 3x3 convolutions have.
-        ratio: how many feature maps share a unit of a block's narrow dense layer.
+        ratio: C feature maps get a narrow dense layer of C / ratio units.
         convolution: "split_transform_merge" or "grouped_convolution".
 
     Returns:
@@ -101,7 +103,10 @@ def learner(x, groups, cardinality, ratio=16, convolution="split_transform_merge
 
 
 def group(x, n_filters, n_filters_out, n_blocks, cardinality, strides=2, ratio=16, convolution="split_transform_merge"):
-    """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, n_filters_out)."""
+    """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, n_filters_out).
+
+    Unlike that of resnext.py its blocks weigh their feature maps.
+    """
     if n_blocks < 1:
         raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
     x = projection_block(x, n_filters, n_filters_out, cardinality, strides, ratio, convolution)
@@ -137,7 +142,7 @@ def projection_block(
         n_filters_out: filters of the last 1x1 convolution and of the shortcut.
         cardinality: how many branches.
         strides: by how much the 3x3 convolutions divide height and width.
-        ratio: how many feature maps share a unit of the narrow dense layer.
+        ratio: C feature maps get a narrow dense layer of C / ratio units.
         convolution: "split_transform_merge" or "grouped_convolution".
 
     Returns:
@@ -168,10 +173,10 @@ def se_block(x, ratio=16):
     """
     n_filters = x.shape[-1]
     if not isinstance(ratio, int) or not 1 <= ratio <= n_filters:
-        raise ValueError(f"ratio must be a whole number of 1 to {n_filters}, the feature maps, got {ratio!r}")
+        raise ValueError(f"ratio must be 1 to {n_filters}, the number of feature maps, and whole, got {ratio!r}")
     weights = layers.GlobalAveragePooling2D(keepdims=True)(x)  # (N, 1, 1, C)
     weights = layers.Dense(n_filters // ratio, activation="relu", kernel_initializer="he_normal")(weights)
-    weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # (N, 1, 1, C)
+    weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # Glorot's initial weights: He's are for ReLU
     return layers.Multiply()([x, weights])
 
 

@@ -26,7 +26,7 @@ import se_resnext
 
 # name: the function that builds it, its metaparameters, and the learning rate to train it with
 MODELS = {
-    name: (module.build, metaparameters, 0.1 if name != "se_inception_v1" else 0.01)  # without batch normalization less
+    name: (module.build, metaparameters, 0.01 if name == "se_inception_v1" else 0.1)  # no batch normalization, so less
     for module in (se_resnet, se_resnext, se_inception_v1)
     for name, metaparameters in module.METAPARAMETERS.items()
 }
@@ -35,13 +35,13 @@ MODELS = {
 DEFAULTS = {
     "model": ("se_resnet14_wide_cifar10", "2 cores train it in half an hour"),
     "epochs": (25, "what fits into that half hour"),
-    "batch_size": (128, "as ResNet, whose section 4.2 the paper follows on CIFAR-10 (section 5.1)"),
-    "learning_rate": (None, "0.1: section 4.2 of the ResNet paper; 0.01 for se_inception_v1"),
+    "batch_size": (128, "as the ResNet paper, section 4.2; this paper takes those of each base (section 5.1)"),
+    "learning_rate": (None, "0.1: the ResNet paper, section 4.2; 0.01 without batch normalization, as the VGG paper"),
     "seed": (0, "another one gives another split, other initial weights and other synthetic images"),
 }
 # Hyperparameters without a flag.
 MOMENTUM = 0.9  # section 4.2 of the ResNet paper; Nesterov's form, as in resnet/
-WEIGHT_DECAY = 5e-4  # the 1e-4 of the ResNet paper is for more than six times as many epochs
+WEIGHT_DECAY = 5e-4  # the 1e-4 of the ResNet paper is for seven times as many epochs
 WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth: early gradients are erratic
 
 

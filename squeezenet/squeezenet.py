@@ -27,12 +27,14 @@ arXiv:1602.07360, table 1 and figures 1 and 2; section 6 for the bypasses.
 Trainable parameters: squeezenet_v1_0 1,248,424, as many with simple bypass, 1,589,672 with complex bypass;
 squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626.
 Differs from the paper: it gives the images as 224x224, but its 111x111 feature maps after the first convolution need
-227x227, which the authors' models take (forresti/SqueezeNet). Version 1.1 is theirs, after the paper. Their last
-convolution pads its feature maps by 1; here it does not, as in the paper and in torchvision. squeezenet_cifar10
-is not in the paper.
+227x227, which the authors' models take (forresti/SqueezeNet). Version 1.1 is theirs, after the paper. The last
+convolution of their v1.0 pads its feature maps by 1, that of v1.1 does not; here neither does, as in torchvision. The
+1x1 convolution of a complex bypass has a bias and no ReLU, of which the paper does not speak. The initial weights are
+the authors', Caffe's xavier (Keras' lecun_uniform), but in the last convolution, where theirs have a deviation of 0.01
+and biases of 0. squeezenet_cifar10 is not in the paper: version 1.1 with simple bypass, whose stem strides only once.
 """
 
-from keras import Input, Model, initializers, layers, ops
+from keras import Input, Model, layers, ops
 
 # The rows of the paper's table 1: s_1x1, e_1x1 and e_3x3.
 FIRE2 = {"n_squeeze": 16, "n_1x1": 64, "n_3x3": 64}  # fire3 too
@@ -48,7 +50,9 @@ METAPARAMETERS = {
     "squeezenet_v1_1": {"groups": V1_1, "stem": {"n_filters": 64, "kernel_size": 3, "strides": 2}},
     "squeezenet_v1_0_simple_bypass": {"groups": V1_0, "bypass": "simple"},
     "squeezenet_v1_0_complex_bypass": {"groups": V1_0, "bypass": "complex"},
-    "squeezenet_cifar10": {"groups": V1_1, "stem": {"n_filters": 64, "kernel_size": 3, "strides": 1}},
+    "squeezenet_cifar10": {
+        "groups": V1_1, "stem": {"n_filters": 64, "kernel_size": 3, "strides": 1}, "bypass": "simple",
+    },
 }
 
 
@@ -87,14 +91,13 @@ def build(metaparameters, input_shape=(227, 227, 3), n_classes=1000):
 
 
 def stem(inputs, n_filters=96, kernel_size=7, strides=2):
-    """A strided convolution and a strided max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters), less the borders.
+    """A convolution, not padded, and a max pooling, both strided: (N, H, W, C) -> (N, ~H / 4, ~W / 4, n_filters).
 
-    The convolution does not pad: its feature maps are smaller by what the kernel covers. For CIFAR-10 it does not
-    stride either.
+    For CIFAR-10 the convolution has strides 1: only the pooling halves.
     """
     if any(size is not None and size < kernel_size for size in inputs.shape[1:3]):
         raise ValueError(f"the input is too small: a kernel of {kernel_size} does not fit into {inputs.shape[1:3]}")
-    x = layers.Conv2D(n_filters, kernel_size, strides, activation="relu", kernel_initializer="he_normal")(inputs)
+    x = layers.Conv2D(n_filters, kernel_size, strides, activation="relu", kernel_initializer="lecun_uniform")(inputs)
     return max_pooling(x)
 
 
@@ -113,24 +116,32 @@ def learner(x, groups, bypass=None, dropout=0.5):
     *others, last = groups
     for blocks in others:
         x = group(x, blocks, bypass)
-    return group(x, last, bypass, dropout=dropout)
+    return group(x, last, bypass, pooling=False, dropout=dropout)
 
 
-def group(x, blocks, bypass=None, dropout=None):
+def group(x, blocks, bypass=None, pooling=True, dropout=0.5):
     """Fire blocks, then max pooling, which halves height and width, or in the last group dropout.
 
     Args:
         x: feature maps (N, H, W, C).
         blocks: a tuple of {"n_squeeze", "n_1x1", "n_3x3"}.
         bypass: None, "simple" or "complex", what leads past the fire blocks.
-        dropout: None, or the share that dropout takes, in place of the max pooling.
+        pooling: whether max pooling ends the group, or dropout.
+        dropout: the share of the values that are lost in training, 0 to 1.
 
     Returns:
-        Feature maps (N, H / 2, W / 2, n_1x1 + n_3x3 of the last block); with dropout (N, H, W, ...).
+        Feature maps (N, H / 2, W / 2, n_1x1 + n_3x3 of the last block), or with dropout (N, H, W, n_1x1 + n_3x3).
+
+    Raises:
+        ValueError: dropout is no share, or the feature maps are too small to be halved.
     """
     for metaparameters in blocks:
         x = fire_block(x, **metaparameters, bypass=bypass)
-    return max_pooling(x) if dropout is None else layers.Dropout(dropout)(x)
+    if pooling:
+        return max_pooling(x)
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+        raise ValueError(f"dropout must be a number of 0 to 1, got {dropout!r}")
+    return layers.Dropout(dropout)(x)
 
 
 def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None):
@@ -140,11 +151,12 @@ def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None):
         x: feature maps (N, H, W, C).
         n_squeeze: filters of the 1x1 convolution that squeezes.
         n_1x1, n_3x3: filters of the two convolutions that expand.
-        bypass: what is added to the outcome (section 6, figure 2): None, nothing; "simple", the block's input, where
-            it has as many feature maps; "complex", where it has not, a 1x1 convolution of the input as well.
+        bypass: what is added to the outcome (section 6, figure 2): None, nothing; "simple", the block's input if it
+            has as many feature maps as the outcome, else nothing; "complex", the same, but else a 1x1 convolution of
+            the input.
 
     Raises:
-        ValueError: bypass is another.
+        ValueError: bypass is none of the three.
     """
     if bypass not in (None, "simple", "complex"):
         raise ValueError(f'bypass must be None, "simple" or "complex", got {bypass!r}')
@@ -154,7 +166,7 @@ def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None):
     if bypass is not None and residual.shape[-1] == x.shape[-1]:
         x = layers.Add()([residual, x])
     elif bypass == "complex":
-        residual = layers.Conv2D(x.shape[-1], 1, kernel_initializer="he_normal")(residual)
+        residual = layers.Conv2D(x.shape[-1], 1, kernel_initializer="lecun_uniform")(residual)
         x = layers.Add()([residual, x])
     return x
 
@@ -164,7 +176,7 @@ def conv_relu(x, n_filters, kernel_size):
 
     Unlike that of vgg.py it has any kernel size, and no batch normalization, which the paper does not use.
     """
-    x = layers.Conv2D(n_filters, kernel_size, padding="same", kernel_initializer="he_normal")(x)
+    x = layers.Conv2D(n_filters, kernel_size, padding="same", kernel_initializer="lecun_uniform")(x)
     return layers.ReLU()(x)
 
 
@@ -180,18 +192,18 @@ def max_pooling(x):
 
 
 def classifier(x, n_classes):
-    """A feature map for each class, and its mean: (N, H, W, C) -> class probabilities (N, n_classes).
+    """A feature map for each class, its mean, softmax: (N, H, W, C) -> class probabilities (N, n_classes).
 
-    Unlike that of resnet_v1.py it has no dense layer: a 1x1 convolution and ReLU make the feature maps. The kernel
-    begins small, as in the authors' models.
+    Unlike that of resnet_v1.py it has no dense layer: a 1x1 convolution and ReLU make the feature maps. Its biases
+    begin at 1: from 0, an early step can take a class below 0 for all images, where ReLU lets it learn no more.
 
     Raises:
         ValueError: n_classes is not a whole number of at least 2.
     """
     if not isinstance(n_classes, int) or n_classes < 2:
         raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
-    small = initializers.RandomNormal(stddev=0.01)
-    x = layers.Conv2D(n_classes, 1, activation="relu", kernel_initializer=small)(x)  # (N, H, W, n_classes)
+    x = layers.Conv2D(n_classes, 1, kernel_initializer="lecun_uniform", bias_initializer="ones")(x)
+    x = layers.ReLU()(x)  # (N, H, W, n_classes)
     x = layers.GlobalAveragePooling2D()(x)
     return layers.Softmax()(x)
 

@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 READING_ORDER = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")
 FOLDERS = [name for name in READING_ORDER if (ROOT / name).is_dir()]
@@ -38,3 +40,14 @@ def load(path):
         for name in neighbours & set(sys.modules):  # or the next folder would get this one's data.py
             del sys.modules[name]
     return module
+
+
+def random_weights(model, seed=0):
+    """Give every weight of a model a random value, so that no term of the arithmetic is 0 or 1 by luck."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        new = []
+        for w in layer.get_weights():
+            scale = (2 / w[..., 0].size) ** 0.5 if w.ndim > 1 else 0.1  # He: the outputs keep their size
+            new.append(rng.normal(0 if w.ndim > 1 else 0.5, scale, w.shape).astype("float32"))
+        layer.set_weights(new)

@@ -181,6 +181,8 @@ def test_group_that_is_no_tuple_of_blocks(blocks):
     for path in (SE_INCEPTION, SQUEEZENET):
         with pytest.raises(ValueError, match="a group must be a tuple of|metaparameters must be a dictionary"):
             load(path).build({"groups": (blocks,)}, (64, 64, 3), 10)
+    with pytest.raises(ValueError, match="None, an auxiliary classifier in inception_v1.py, is no block here"):
+        load(SE_INCEPTION).build({"groups": ((BLOCK, None),)}, (64, 64, 3), 10)
 
 
 @pytest.mark.parametrize(
@@ -270,9 +272,9 @@ def test_auxiliary_classifier_of_too_small_feature_maps(path, size):
 @pytest.mark.parametrize("path", [SE_RESNET, SE_RESNEXT, SE_INCEPTION])
 @pytest.mark.parametrize("ratio", [0, -16, 1.5, "16", None, 64])
 def test_ratio_that_cannot_be(path, ratio):
-    with pytest.raises(ValueError, match=f"ratio must be a whole number of 1 to .*, got {ratio!r}"):
+    with pytest.raises(ValueError, match=f"ratio must be 1 to .* and whole, got {ratio!r}"):
         load(path).build(MINIMAL[path] | {"ratio": ratio}, (32, 32, 3), 10)
-    with pytest.raises(ValueError, match="ratio must be a whole number of 1 to 28, the feature maps, got"):
+    with pytest.raises(ValueError, match="ratio must be 1 to 28, the number of feature maps, and whole, got"):
         load(path).se_block(Input((8, 8, 28)), ratio)
 
 
@@ -331,8 +333,18 @@ def test_units_that_are_no_tuple(n_units):
 def test_dropout_that_is_no_share(dropout):
     with pytest.raises(ValueError):
         load(VGG).build({"groups": LAYERS, "n_units": (8,), "dropout": dropout}, (32, 32, 3), 10)
-    with pytest.raises(ValueError):
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.5, None, "half", (0.5,)])
+def test_dropout_of_squeezenet_that_is_no_share(dropout):
+    with pytest.raises(ValueError, match="dropout must be a number of 0 to 1, got"):
         load(SQUEEZENET).build(MINIMAL[SQUEEZENET] | {"dropout": dropout}, (32, 32, 3), 10)
+
+
+@pytest.mark.parametrize("bottleneck", ["False", "basic", None, 0])
+def test_bottleneck_that_is_neither(bottleneck):
+    with pytest.raises(ValueError, match=f"bottleneck must be True or False, got {bottleneck!r}"):
+        load(SE_RESNET).build(MINIMAL[SE_RESNET] | {"bottleneck": bottleneck}, (32, 32, 3), 10)
 
 
 def test_vgg_needs_a_fixed_size():

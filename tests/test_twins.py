@@ -2,19 +2,8 @@
 
 import keras
 import numpy as np
-from folders import load
+from folders import load, random_weights
 from keras import Input, Model, layers
-
-
-def random_weights(model, seed=0):
-    """Give every weight of a model a random value, so that no term of the arithmetic is 0 or 1 by luck."""
-    rng = np.random.default_rng(seed)
-    for layer in model.layers:
-        new = []
-        for w in layer.get_weights():
-            scale = (2 / w[..., 0].size) ** 0.5 if w.ndim > 1 else 0.1  # He: the outputs keep their size
-            new.append(rng.normal(0 if w.ndim > 1 else 0.5, scale, w.shape).astype("float32"))
-        layer.set_weights(new)
 
 
 def of(network, kind):
@@ -363,12 +352,13 @@ def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are
     groups = ({"n_filters": 8, "n_blocks": 2}, {"n_filters": 16, "n_blocks": 2})
     branches = tuple(group | {"n_filters_out": 32} for group in groups)
     block = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 4}
-    inception = {"groups": ((block, block), (block,)), "batch_normalization": True}
+    inception = {"groups": ((block, block), (block,))}
     for with_it, without, metaparameters, options in (
         ("senet/se_resnet.py", "resnet/resnet_v1.py", {"groups": groups}, {}),
         ("senet/se_resnet.py", "resnet/resnet_basic.py", {"groups": groups}, {"bottleneck": False, "ratio": 4}),
         ("senet/se_resnext.py", "resnext/resnext.py", {"groups": branches, "cardinality": 4}, {}),
         ("senet/se_inception_v1.py", "inception/inception_v1.py", inception, {}),
+        ("senet/se_inception_v1.py", "inception/inception_v1.py", inception | {"batch_normalization": True}, {}),
     ):
         model = load(with_it).build(metaparameters | options, (64, 64, 3), 10)
         twin = load(without).build(metaparameters, (64, 64, 3), 10)
@@ -379,23 +369,31 @@ def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are
         assert abs(model.predict(images(64), verbose=0) - expected).max() > 1e-3
         opened(model, 1)
         np.testing.assert_allclose(model.predict(images(64), verbose=0), expected, rtol=1e-4, atol=1e-6)
+        if "inception" in with_it:  # figure 2: it weighs what comes out of the blocks, before the pooling
+            weighed = [Model(model.input, multiply.input[0]).layers[-1] for multiply in of(model, layers.Multiply)]
+            assert len(weighed) == 3 and all(isinstance(layer, layers.Concatenate) for layer in weighed)
 
 
 def test_squeeze_excitation_comes_before_the_addition_and_spares_the_shortcut():
     """Figure 3: with all weights 0 the shortcut alone is left, and with 0.5 half of what the convolutions made."""
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 32)).astype("float32")
     inputs = Input((4, 4, 32))
-    for path, arguments in (
-        ("senet/se_resnet.py", {"n_filters": 8}),
-        ("senet/se_resnet.py", {"n_filters": 32, "bottleneck": False}),
-        ("senet/se_resnext.py", {"n_filters": 8, "cardinality": 2}),
+    for path, block, arguments in (
+        ("senet/se_resnet.py", "identity_block", {"n_filters": 8}),
+        ("senet/se_resnet.py", "identity_block", {"n_filters": 32, "bottleneck": False}),
+        ("senet/se_resnext.py", "identity_block", {"n_filters": 8, "cardinality": 2}),
+        ("senet/se_resnet.py", "projection_block", {"n_filters": 8}),
+        ("senet/se_resnet.py", "projection_block", {"n_filters": 16, "bottleneck": False}),
+        ("senet/se_resnext.py", "projection_block", {"n_filters": 8, "n_filters_out": 16, "cardinality": 2}),
     ):
-        model = Model(inputs, load(path).identity_block(inputs, **arguments))
-        before = Model(inputs, of(model, layers.Multiply)[0].input[0])  # what is weighed
-        assert isinstance(before.layers[-1], layers.BatchNormalization)
+        model = Model(inputs, getattr(load(path), block)(inputs, **arguments))
+        random_weights(model)
+        (add,), (multiply,) = of(model, layers.Add), of(model, layers.Multiply)
+        shortcut, before = Model(inputs, add.input[0]), Model(inputs, multiply.input[0])  # before it is weighed
+        assert isinstance(before.layers[-1], layers.BatchNormalization) and len(shortcut.layers) <= 3
         for weight in (0, 0.5, 1):
             opened(model, weight)
-            expected = np.maximum(x + weight * before.predict(x, verbose=0), 0)
+            expected = np.maximum(shortcut.predict(x, verbose=0) + weight * before.predict(x, verbose=0), 0)
             np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -418,6 +416,7 @@ def test_bypasses_of_squeezenet():
     inputs = Input((4, 4, 6))
     for bypass, n_3x3 in (("simple", 3), ("complex", 3), ("complex", 5)):
         model = Model(inputs, module.fire_block(inputs, 2, 3, n_3x3, bypass))
+        random_weights(model)
         *fire, last = of(model, layers.Conv2D)
         for layer in fire if n_3x3 == 5 else [*fire, last]:
             layer.set_weights([0 * w for w in layer.get_weights()])  # leaves the bypass alone

@@ -60,7 +60,8 @@ class VGG:
 
     The constructor connects `stem`, `learner` and `classifier`, which read the metaparameters from the object: a
     subclass replaces one of them and inherits the others. `group` and `conv_relu` are static, a factory of parts for
-    any network: `x = VGG.group(x, n_layers=2, n_filters=64)`.
+    any network: `x = VGG.group(x, n_layers=2, n_filters=64)`. They call each other by the name of this class: who
+    replaces `conv_relu` replaces `group` too.
 
     Args:
         metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
