@@ -171,3 +171,20 @@ def test_step_times(monkeypatch, capsys):
             step_times.main()
         error = capsys.readouterr().err
         assert exit_.value.code == 2 and sentence in error and error.count("\n") == 1
+
+
+def test_the_comparison_of_se_resnet20_is_that_of_its_logs():
+    readme, means = (ROOT / "senet" / "README.md").read_text(), []
+    for folder, name in (("resnet", "resnet20_cifar10"), ("senet", "se_resnet20_cifar10")):
+        files = [ROOT / "senet" / "results" / "comparison" / f"{name}_seed{seed}.json" for seed in range(3)]
+        logs = [json.loads(file.read_text()) for file in files]
+        for seed, log in enumerate(logs):
+            command = f"python {folder}/train.py --data data/cifar10-jpeg --model {name} --epochs 5 --seed {seed}"
+            assert log["command"].startswith(command) and log["limit"] is None
+            assert (log["model"], log["seed"], log["epochs"]) == (name, seed, 5)
+        accuracies = [log["test_accuracy"] for log in logs]
+        means.append(np.mean(accuracies))
+        figures = [name, f"{logs[0]['parameters']:,}", *(f"{accuracy:.2%}" for accuracy in accuracies)]
+        figures += [f"{means[-1]:.2%}", f"{100 * np.std(accuracies, ddof=1):.2f}"]
+        assert f"| {' | '.join(figures)} |" in readme
+    assert f"{100 * (means[1] - means[0]):+.2f} points" in readme

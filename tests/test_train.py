@@ -189,6 +189,12 @@ def test_a_network_without_batch_normalization_leaves_the_loss_of_a_guess(monkey
     assert json.loads((tmp_path / "results.json").read_text())["test_loss"] < 2.2
 
 
+def test_squeezenet_leaves_the_loss_of_a_guess(monkeypatch, tmp_path):
+    main("squeezenet", monkeypatch, "--data", "synthetic", "--epochs", 3, "--output", tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["test_loss"] < 1.5 and results["test_accuracy"] > 0.5
+
+
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as exit_:
         main("vgg", monkeypatch, *SHORT, "--model", "vgg11", "--learning-rate", 1e6, "--output", tmp_path / "out")
@@ -268,12 +274,13 @@ def test_the_model_is_compiled_as_the_hyperparameters_say(folder, monkeypatch, t
     splits, classes = module.data.load("synthetic", seed=0)
     module.train(args, splits, len(classes))
 
+    top, decay = (0.04, 2e-4) if folder == "squeezenet" else (0.1, 5e-4)
     (model,) = caught
     optimizer, steps = model.optimizer, 10 * -(-4_500 // args.batch_size)
     assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.nesterov and optimizer.momentum == 0.9
     rates = [float(optimizer._learning_rate(step)) for step in range(steps + 1)]
-    assert rates[0] == pytest.approx(0.01) and rates[-1] == pytest.approx(0, abs=1e-6)
-    assert max(rates) == pytest.approx(0.1) and rates.index(max(rates)) == round(steps / 10)  # the top of the warm-up
+    assert rates[0] == pytest.approx(top / 10) and rates[-1] == pytest.approx(0, abs=1e-6)
+    assert max(rates) == pytest.approx(top) and rates.index(max(rates)) == round(steps / 10)  # the top of the warm-up
     assert rates[: steps // 10] == sorted(rates[: steps // 10])
     assert rates[steps // 10 :] == sorted(rates[steps // 10 :], reverse=True)
 
@@ -281,7 +288,7 @@ def test_the_model_is_compiled_as_the_hyperparameters_say(folder, monkeypatch, t
     assert [variable.path for variable in decayed] == [v.path for v in model.trainable_variables if v.name == "kernel"]
     penalty = sum(float(loss) for loss in model.losses)
     squares = sum(float((variable.numpy() ** 2).sum()) for variable in decayed)
-    assert penalty == pytest.approx(5e-4 / 2 * squares, rel=1e-4)  # whose gradient is 5e-4 times the kernel
+    assert penalty == pytest.approx(decay / 2 * squares, rel=1e-4)  # whose gradient is decay times the kernel
 
 
 def test_the_best_epoch_on_the_validation_images_is_kept(tmp_path):

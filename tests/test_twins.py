@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from folders import load, random_weights
+from folders import ROOT, load, random_weights
 from keras import Input, Model, layers
 
 
@@ -450,3 +450,22 @@ def test_classifier_of_squeezenet_takes_the_mean_of_a_map_for_each_class():
     means = np.maximum(x @ kernel[0, 0] + bias, 0).mean((1, 2))
     expected = np.exp(means) / np.exp(means).sum(-1, keepdims=True)
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
+
+
+def test_initial_weights_of_squeezenet_keep_the_last_feature_maps_small():
+    """The table of its README, by order of magnitude: the squares of the feature maps' means, summed."""
+    text = (ROOT / "squeezenet/squeezenet.py").read_text()
+    x = images(32, n=64)
+    for initial, bypass, expected in (
+        ("he_normal", None, 1_300), ("he_normal", "simple", 48_000),
+        ("lecun_uniform", None, 0.01), ("lecun_uniform", "simple", 10),
+    ):
+        keras.utils.set_random_seed(0)
+        namespace = {}
+        exec(text.replace('"lecun_uniform"', f'"{initial}"'), namespace)
+        metaparameters = namespace["METAPARAMETERS"]["squeezenet_cifar10"] | {"bypass": bypass}
+        model = namespace["build"](metaparameters, (32, 32, 3), 10)
+        (dropout,) = of(model, layers.Dropout)
+        means = Model(model.input, dropout.output).predict(x, verbose=0).mean((0, 1, 2))
+        assert expected / 10 < (means**2).sum() < 10 * expected
+        assert f"{expected:,}" in (ROOT / "squeezenet/README.md").read_text()
