@@ -176,7 +176,7 @@ def test_group_of_inception_v1_that_does_not_begin_with_a_block(blocks):
         load(INCEPTION_V1).build({"groups": (blocks,)}, (64, 64, 3), 10)
 
 
-@pytest.mark.parametrize("blocks", [(), (None,), BLOCK, FIRE, None, 3, "abc"])
+@pytest.mark.parametrize("blocks", [(), BLOCK, FIRE, None, 3, "abc"])
 def test_group_that_is_no_tuple_of_blocks(blocks):
     for path in (SE_INCEPTION, SQUEEZENET):
         with pytest.raises(ValueError, match="a group must be a tuple of|metaparameters must be a dictionary"):

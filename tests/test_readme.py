@@ -179,9 +179,10 @@ def test_the_comparison_of_se_resnet20_is_that_of_its_logs():
         files = [ROOT / "senet" / "results" / "comparison" / f"{name}_seed{seed}.json" for seed in range(3)]
         logs = [json.loads(file.read_text()) for file in files]
         for seed, log in enumerate(logs):
-            command = f"python {folder}/train.py --data data/cifar10-jpeg --model {name} --epochs 5 --seed {seed}"
-            assert log["command"].startswith(command) and log["limit"] is None
-            assert (log["model"], log["seed"], log["epochs"]) == (name, seed, 5)
+            command = f"python {folder}/train.py --data data/cifar10-jpeg --model {name} --limit 30000 --epochs 5"
+            assert log["command"] == f"{command} --seed {seed} --output runs/{name.removesuffix('_cifar10')}_{seed}"
+            assert command in readme.replace("\\\n    ", "")
+            assert (log["model"], log["limit"], log["seed"], log["epochs"]) == (name, 30_000, seed, 5)
         accuracies = [log["test_accuracy"] for log in logs]
         means.append(np.mean(accuracies))
         figures = [name, f"{logs[0]['parameters']:,}", *(f"{accuracy:.2%}" for accuracy in accuracies)]
