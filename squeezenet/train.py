@@ -1,7 +1,7 @@
 """Train a SqueezeNet on CIFAR-10.
 
-    python squeezenet/train.py --data synthetic --epochs 20 --learning-rate 0.01    # two minutes, no network
-    python squeezenet/train.py                                                      # CIFAR-10, half an hour on 2 cores
+    python squeezenet/train.py --data synthetic --epochs 10 --output runs/synthetic    # a minute, no network
+    python squeezenet/train.py                                                         # CIFAR-10, half an hour, 2 cores
 
 The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.
