@@ -90,6 +90,7 @@ def test_a_finished_run_is_not_overwritten_unasked(finished, monkeypatch, capsys
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_run_goes_on(how, monkeypatch, tmp_path):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so its children
     command = [sys.executable, "vgg/train.py", "--data", "synthetic", "--limit", "200", "--epochs", "20"]
     command += ["--batch-size", "100", "--output", str(tmp_path / "out")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
