@@ -30,8 +30,9 @@ Differs from the paper: it gives the images as 224x224, but its 111x111 feature 
 227x227, which the authors' models take (forresti/SqueezeNet). Version 1.1 is theirs, after the paper. The last
 convolution of their v1.0 pads its feature maps by 1, that of v1.1 does not; here neither does, as in torchvision. The
 1x1 convolution of a complex bypass has a bias and no ReLU, of which the paper does not speak. The initial weights are
-the authors', Caffe's xavier (Keras' lecun_uniform), but in the last convolution, where theirs have a deviation of 0.01
-and biases of 0. squeezenet_cifar10 is not in the paper: version 1.1 with simple bypass, whose stem strides only once.
+the authors', Caffe's xavier (Keras' lecun_uniform); in the last convolution too, with biases of 1, where theirs have a
+deviation of 0.01 and biases of 0. squeezenet_cifar10 is not in the paper: version 1.1 with simple bypass, whose stem
+strides only once.
 """
 
 from keras import Input, Model, layers, ops
