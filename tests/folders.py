@@ -1,16 +1,19 @@
 """What the tests share: where the folders are, and how to load a module of one as a reader's notebook would."""
 
 import importlib.util
+import inspect
 import re
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-READING_ORDER = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")
+CLASSIFIERS = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")  # one class each
+READING_ORDER = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder")
 FOLDERS = [name for name in READING_ORDER if (ROOT / name).is_dir()]
-COMPANIONS = ("train.py", "data.py", "report.py", "step_times.py")
+COMPANIONS = ("train.py", "data.py", "report.py", "step_times.py", "tasks.py", "pairs.py", "codes.py")
 MODULES = [
     str(path.relative_to(ROOT))
     for folder in FOLDERS
@@ -40,6 +43,43 @@ def load(path):
         for name in neighbours & set(sys.modules):  # or the next folder would get this one's data.py
             del sys.modules[name]
     return module
+
+
+def build(module, metaparameters, input_shape, n_classes, **options):
+    """Call the build function of a module, with a number of classes if the network has classes."""
+    if "n_classes" in inspect.signature(module.build).parameters:
+        options["n_classes"] = n_classes
+    return module.build(metaparameters, input_shape, **options)
+
+
+def all_layers(model):
+    """Return the layers of a model and those of the models in it, such as the twin of a Siamese network."""
+    found = []
+    for layer in model.layers:
+        found += all_layers(layer) if hasattr(layer, "layers") else [layer]
+    return found
+
+
+def watch_fit(batches, first=0, epochs=1):
+    """Fit something to batches that train.py would see in these epochs; return what reached it, batch by batch."""
+    seen = []
+
+    class Watch(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(1)
+
+        def call(self, x):
+            first, *others = x if isinstance(x, (tuple, list)) else [x]
+            if not isinstance(first, keras.KerasTensor):
+                seen.append([keras.ops.convert_to_numpy(images) for images in (first, *others)])
+            return self.dense(keras.ops.mean(keras.ops.cast(first, "float32"), (1, 2, 3))[:, None])
+
+    model = Watch()
+    model.compile("sgd", "mean_squared_error", run_eagerly=True)
+    draw = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.draw(epoch))
+    model.fit(batches, initial_epoch=first, epochs=first + epochs, verbose=0, shuffle=False, callbacks=[draw])
+    return seen[-epochs * len(batches) :]  # Keras may have called the model once before, to build it
 
 
 def random_weights(model, seed=0):

@@ -14,11 +14,19 @@ MARK = re.compile(r"# Copied from (\S+)")
 # The same name for different things: these differ on purpose from folder to folder and from module to module.
 OWN = {"build", "stem", "learner", "group", "identity_block", "projection_block", "convolution", "classifier"}
 OWN |= {"auxiliary", "max_pooling", "conv_bn", "conv_relu"}
+# What a training program that does not classify has of its own.
+OTHER_TRAINING = {"main", "parse_arguments", "settings", "train"}
 # In these files alone: a training with several outputs, and a program that does not train.
 OWN_IN = {
     "inception/train.py": {"train"},
     "inception/report.py": {"BestModel", "plot_curves"},
     "resnext/step_times.py": {"main", "parse_arguments", "refuse"},
+    "multilabel/train.py": OTHER_TRAINING,
+    "multilabel/report.py": {"BestModel", "write_results", "plot_curves"},
+    "siamese/train.py": OTHER_TRAINING,
+    "siamese/report.py": {"write_results"},
+    "autoencoder/train.py": {"main", "train", "pre_stem"},
+    "autoencoder/report.py": {"BestModel", "write_results", "plot_curves"},
 }
 
 

@@ -7,7 +7,7 @@ import math
 
 import keras
 import pytest
-from folders import MODULES, load
+from folders import MODULES, build, load
 
 IMAGENET, INCEPTION_V3, CIFAR10 = ((224, 224, 3), 1000), ((299, 299, 3), 1000), ((32, 32, 3), 10)
 SQUEEZENET = ((227, 227, 3), 1000)
@@ -102,6 +102,17 @@ def squeeze_excitation(c, ratio=16):
     return 2 * c * (c // ratio) + c // ratio + c
 
 
+# Five convolutions, then a dense layer of 4x4x128 inputs.
+SIAMESE_TWIN = sum(convolution(a, b, 9) for a, b in ((3, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
+SIAMESE_TWIN += (4 * 4 * 128 + 1) * 256
+
+
+def autoencoder(first, second, code):
+    """Three convolutions and their mirror; that of the code and that of the image have biases, no normalization."""
+    encoder = convolution(3, first, 9) + convolution(first, second, 9) + (9 * second + 1) * code
+    return encoder + convolution(code, second, 9) + convolution(second, first, 9) + (9 * first + 1) * 3
+
+
 # Two blocks a group; the feature maps after each of GoogLeNet's blocks.
 SE_WIDE = WIDE + 2 * sum(squeeze_excitation(c) for c in (32, 64, 128))
 SE_INCEPTION_V1 = sum(squeeze_excitation(c) for c in (256, 480, 512, 512, 512, 528, 832, 832, 1024))
@@ -194,7 +205,19 @@ PARAMETERS = {
     "squeezenet_v1_0_simple_bypass": (1_248_424, *SQUEEZENET),
     "squeezenet_v1_0_complex_bypass": (1_589_672, *SQUEEZENET),
     "squeezenet_cifar10": (1_235_496 - 990 * (512 + 1), *CIFAR10),
+    # the ResNets above, with outputs of 10, 3 and 2 for one of 10
+    "multilabel_resnet14_wide_cifar10": (WIDE + 5 * (128 + 1), *CIFAR10),
+    "multilabel_resnet20_cifar10": (272_474 + 5 * (64 + 1), *CIFAR10),
+    # the sum of the sizes in figure 4 of the paper, as the ports print it; and the sums above
+    "siamese_omniglot": (38_951_745, (105, 105, 1), None),
+    "siamese_cifar10": (SIAMESE_TWIN + 256 + 1, *CIFAR10),
+    "autoencoder_cifar10": (autoencoder(64, 32, 32), *CIFAR10),
+    "autoencoder_90_cifar10": (autoencoder(64, 32, 19), *CIFAR10),
 }
+# Multilabel networks with ten sigmoids: as many as the ResNets with a softmax of ten.
+MULTI_HOT = {"multilabel_resnet14_wide_cifar10": WIDE, "multilabel_resnet20_cifar10": 272_474}
+# One of the twins of a Siamese network, without the classifier.
+TWINS = {"siamese_omniglot": 38_947_648, "siamese_cifar10": SIAMESE_TWIN}
 # The Inception networks with their auxiliary classifiers.
 AUXILIARY = {
     "inception_v1": 13_378_280,  # bvlc_googlenet's train_val.prototxt
@@ -236,6 +259,22 @@ def test_parameters_with_zero_padding(name):
     assert f"{ZERO_PADDING[name]:,}" in module.__doc__
 
 
+@pytest.mark.parametrize("name", MULTI_HOT)
+def test_parameters_with_ten_sigmoids(name):
+    module = load(NAMES[name])
+    assert count(module, module.METAPARAMETERS[name], *CIFAR10, classes=10) == MULTI_HOT[name]
+    assert f"{MULTI_HOT[name]:,}" in module.__doc__
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_parameters_of_a_twin(name):
+    module, (_, input_shape, _) = load(NAMES[name]), PARAMETERS[name]
+    with keras.StatelessScope(initialize_variables=False):
+        twin = module.twin(module.METAPARAMETERS[name], input_shape)
+    assert sum(math.prod(variable.shape) for variable in twin.trainable_variables) == TWINS[name]
+    assert f"{TWINS[name]:,}" in module.__doc__
+
+
 @pytest.mark.parametrize("name", AUXILIARY)
 def test_parameters_with_auxiliary_classifiers(name):
     module, (_, input_shape, n_classes) = load(NAMES[name]), PARAMETERS[name]
@@ -261,5 +300,5 @@ def test_both_forms_of_the_grouped_convolution_have_the_same_parameters(name):
 def count(module, metaparameters, input_shape, n_classes, **options):
     """Build the whole graph and count; only the numbers in its variables, a minute of random ones, are left out."""
     with keras.StatelessScope(initialize_variables=False):
-        model = module.build(metaparameters, input_shape, n_classes, **options)
+        model = build(module, metaparameters, input_shape, n_classes, **options)
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

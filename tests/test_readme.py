@@ -9,7 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import FOLDERS, ROOT, load
+from folders import CLASSIFIERS, FOLDERS, ROOT, load
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
 
@@ -80,6 +80,7 @@ def test_pasted_functions_run_alone():
     assert namespace["model"].output_shape == (None, 56, 56, 256)
 
 
+@pytest.mark.parametrize("finished", CLASSIFIERS, indirect=True)
 def test_code_that_detaches_the_pre_stem(finished, monkeypatch):
     folder, where, arguments, _ = finished
     (code,) = (block for block in blocks(f"{folder}/README.md", "python") if "load_model" in block)
@@ -95,7 +96,7 @@ def test_code_that_detaches_the_pre_stem(finished, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", CLASSIFIERS)
 def test_results_are_those_of_the_log_and_the_command(folder):
     results = json.loads((ROOT / folder / "results" / "results.json").read_text())
     figures = [results["model"], str(results["epochs"]), f"{results['seconds'] / 60:.0f}"]
