@@ -1,8 +1,8 @@
 """The convolutional autoencoder: an encoder that makes an image small, and a decoder that makes it whole again.
 
 Of no single paper: learning to copy through a narrow layer is Hinton and Salakhutdinov 2006, "Reducing the
-Dimensionality of Data with Neural Networks"; strided and transposed convolutions in place of pooling and unpooling are
-Springenberg et al. 2014, "Striving for Simplicity", arXiv:1412.6806.
+Dimensionality of Data with Neural Networks"; strided convolutions in place of pooling are Springenberg et al. 2014,
+"Striving for Simplicity", arXiv:1412.6806; transposed ones Zeiler et al. 2010, "Deconvolutional Networks".
 
     autoencoder_cifar10
     encoder       ( 32,  32,   3) -> (  4,   4,  32)   convolutions of 64, 32 and 32 filters, each strided
@@ -16,8 +16,8 @@ An image of 3,072 numbers becomes a code of 512, a reduction by 83%, or of 304, 
 Trainable parameters: autoencoder_cifar10 59,171, autoencoder_90_cifar10 51,670.
 """
 
+import keras  # keras.layers in full: `layers` is what the functions call their metaparameter
 from keras import Input, Model
-from keras.layers import BatchNormalization, Conv2D, Conv2DTranspose, ReLU
 
 METAPARAMETERS = {
     "autoencoder_cifar10": {"layers": (64, 32, 32)},
@@ -54,7 +54,7 @@ def build(metaparameters, input_shape=(32, 32, 3)):
 
 
 def encoder(x, layers):
-    """Strided 3x3 convolutions, each of which halves height and width; the last one's feature maps are the code.
+    """Strided 3x3 convolutions, each of which halves height and width; the feature maps of the last are the code.
 
     Between them come batch normalization and ReLU; the code has neither, so that it may be any number.
 
@@ -76,9 +76,10 @@ def encoder(x, layers):
         )
     *hidden, last = layers
     for n_filters in hidden:
-        x = Conv2D(n_filters, 3, strides=2, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-        x = ReLU()(BatchNormalization(momentum=0.9, epsilon=1e-5)(x))
-    return Conv2D(last, 3, strides=2, padding="same", kernel_initializer="he_normal")(x)
+        x = keras.layers.Conv2D(n_filters, 3, 2, "same", use_bias=False, kernel_initializer="he_normal")(x)
+        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+        x = keras.layers.ReLU()(x)
+    return keras.layers.Conv2D(last, 3, 2, "same", kernel_initializer="he_normal")(x)
 
 
 def decoder(x, layers, n_channels):
@@ -101,9 +102,20 @@ def decoder(x, layers, n_channels):
     if not isinstance(n_channels, int) or n_channels < 1:
         raise ValueError(f"n_channels must be a whole number of at least 1, got {n_channels!r}")
     for n_filters in reversed(layers[:-1]):
-        x = Conv2DTranspose(n_filters, 3, strides=2, padding="same", use_bias=False, kernel_initializer="he_normal")(x)
-        x = ReLU()(BatchNormalization(momentum=0.9, epsilon=1e-5)(x))
-    return Conv2DTranspose(n_channels, 3, strides=2, padding="same")(x)
+        x = transposed_convolution(x, n_filters, use_bias=False)
+        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+        x = keras.layers.ReLU()(x)
+    return transposed_convolution(x, n_channels)
+
+
+def transposed_convolution(x, n_filters, use_bias=True):
+    """Each pixel adds a 3x3 patch, two pixels from the next one's: (N, H, W, C) -> (N, 2H, 2W, n_filters).
+
+    What reaches beyond 2H and 2W, at the bottom and the right, is cut off, where the encoder's convolutions are padded.
+    The padding "same" does so too, but on PyTorch at the top and the left.
+    """
+    x = keras.layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias, kernel_initializer="he_normal")(x)
+    return keras.layers.Cropping2D(((0, 1), (0, 1)))(x)  # from (N, 2H + 1, 2W + 1, n_filters)
 
 
 def check_layers(layers):

@@ -3,6 +3,8 @@
 Images are (N, H, W, C) float32, 0 to 1, here and in what the functions return, the reconstructions.
 """
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -13,18 +15,23 @@ def mean_image(training, images):
 
 
 def scaled_image(images, n_numbers):
-    """Average square images down to as many pixels as n_numbers allows, and scale them up again (Lanczos).
+    """Average square images down to as many pixels as n_numbers allows, and scale them up again (bicubic).
 
     Each pixel of the small image is the mean of the area that it covers.
+
+    Raises:
+        ValueError: n_numbers are not even one pixel.
     """
     size, n_channels = images.shape[1], images.shape[-1]
-    small = int((n_numbers / n_channels) ** 0.5)  # 13x13x3 are 507 of 512 numbers
+    small = math.isqrt(n_numbers // n_channels)  # 13x13x3 are 507 of 512 numbers
+    if small < 1:
+        raise ValueError(f"n_numbers must be at least {n_channels}, the channels of a pixel, got {n_numbers}")
     edges = np.linspace(0, size, small + 1)[:, None]
     pixels = np.arange(size)
     shares = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)  # of each pixel in each area
     shares = (shares.clip(0) * small / size).astype("float32")  # (small, size), each row of sum 1
     averaged = shares @ images.transpose(0, 3, 1, 2) @ shares.T  # (N, C, small, small)
-    resized = ops.image.resize(averaged.transpose(0, 2, 3, 1), (size, size), interpolation="lanczos5")
+    resized = ops.image.resize(averaged.transpose(0, 2, 3, 1), (size, size), interpolation="bicubic")
     return ops.convert_to_numpy(resized)
 
 

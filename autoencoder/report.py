@@ -92,8 +92,8 @@ def write_results(output, settings, splits):
         "command": shlex.join(["python", *sys.argv]),
     }
     write(output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
-    figures = ", ".join(f"{name} {psnr:.2f}" for name, (_, psnr) in scores.items())
-    print(f"{title}: PSNR in dB on {len(test)} test images, codes of {n_numbers} numbers: {figures}. "
+    figures = ", ".join(f"{name} {psnr:.2f} ({mse:.5f})" for name, (mse, psnr) in scores.items())
+    print(f"{title}: PSNR in dB (and MSE) on {len(test)} test images, codes of {n_numbers} numbers: {figures}. "
           f"Results are in {output}.")
 
 
@@ -169,7 +169,7 @@ def plot_curves(path, title, history):
 def plot_rows(path, title, rows):
     """Draw rows of images, ten in each, with their names at the left: {name: images (N, H, W, C), 0 to 1}."""
     figure = Figure(figsize=(12, 10), layout="constrained")
-    figure.suptitle(f"{title}: test images, their reconstructions, and images decoded between the codes of two")
+    figure.suptitle(f"{title}\ntest images, their reconstructions, and images decoded between the codes of two")
     for axes_of_row, (name, images) in zip(figure.subplots(len(rows), 10), rows.items(), strict=True):
         for axes in axes_of_row:
             axes.set(xticks=[], yticks=[], frame_on=False)

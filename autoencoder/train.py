@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import Input, Model, callbacks, layers, optimizers
 
 import autoencoder
@@ -206,7 +207,8 @@ def train(args, splits):
         callbacks.CSVLogger(args.output / "history.csv", append=True),
         callbacks.BackupAndRestore(args.output / "backup", double_checkpoint=True, delete_checkpoint=False),
     ]
-    targets, validation = x / 255, (x_validation, x_validation / 255)
+    targets = x / np.float32(255)
+    validation = (x_validation, x_validation / np.float32(255))
     model.fit(x, targets, args.batch_size, args.epochs, validation_data=validation, callbacks=watchers)
 
 

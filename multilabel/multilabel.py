@@ -20,7 +20,8 @@ section 4.2. The heads are of no single paper: several softmax layers on one bac
 
 Trainable parameters with these three outputs: multilabel_resnet14_wide_cifar10 697,263, multilabel_resnet20_cifar10
 272,799; with ten sigmoids 696,618 and 272,474, as many as the same ResNet with a softmax of ten.
-Differs from the paper: the heads; the shortcut that changes shape is a 1x1 convolution (option B), not zero padding.
+Differs from the paper: the heads; the shortcut that changes shape is a 1x1 convolution (option B), not zero padding;
+and resnet14_wide is not in it (see resnet/resnet_basic.py).
 """
 
 from keras import Input, Model, layers, ops
@@ -47,7 +48,8 @@ def build(metaparameters, input_shape=(32, 32, 3), classes=None):
     Args:
         metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
             {"n_filters", "n_blocks"}, and perhaps `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C); a stem with pooling divides H and W by 2, every group but the first by 2.
+        input_shape: (H, W, C); the stem divides H and W by its strides and, with a pooling, by 2 (so by 4, if it is not
+            given), every group but the first by 2.
         classes: the sizes of the groups of classes by name, such as {"kind": 10, "realm": 3, "alive": 2}, the default,
             of which an image has one class each; or a number of classes, of which it may have any.
 

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import utils
 
-# Beside its kind an image has a class of each of these; every kind stands in one row of each.
+# Beside its kind an image has a class of each of these groups: {group: {class: the kinds that are of it}}.
 CIFAR10_GROUPS = {
     "realm": {  # where it is met
         "air": ("airplane", "bird"),
@@ -41,9 +41,9 @@ def groups(classes):
 def group_labels(labels, classes):
     """Return the labels of each group, {name: (N,) int32}, given those of the kinds, (N,)."""
     found = {}
-    for name, rows in groups(classes).items():
-        row_of = {kind: number for number, kinds in enumerate(rows.values()) for kind in kinds}
-        found[name] = np.array([row_of[kind] for kind in classes], "int32")[labels]
+    for name, group in groups(classes).items():
+        number_of = {kind: number for number, kinds in enumerate(group.values()) for kind in kinds}
+        found[name] = np.array([number_of[kind] for kind in classes], "int32")[labels]
     return found
 
 
@@ -87,7 +87,7 @@ def in_fours(n_images, rng):
 
 
 class Mosaics(utils.PyDataset):
-    """Batches of mosaics and the classes they show; every epoch sets each image once, beside other ones.
+    """Batches of mosaics and the classes they show; every epoch shuffles the images and sets each in one mosaic.
 
     Args:
         images, labels: (N, H, W, C) uint8 and (N,).

@@ -202,8 +202,9 @@ def train(args, splits, classes):
     x, y = splits["training"]
     build, metaparameters, _ = MODELS[args.model]
     if args.task == "groups":
-        sizes = {name: len(rows) for name, rows in tasks.groups(classes).items()}
+        sizes = {name: len(group) for name, group in tasks.groups(classes).items()}
         batches = {"x": x, "y": tasks.group_labels(y, classes), "batch_size": args.batch_size}
+        n_batches = math.ceil(len(x) / args.batch_size)
         compiled = {
             "loss": dict.fromkeys(sizes, "sparse_categorical_crossentropy"),
             "loss_weights": {name: LOSS_WEIGHTS[name] for name in sizes},
@@ -211,9 +212,8 @@ def train(args, splits, classes):
         }
     else:
         sizes = len(classes)
-        n_mosaics = max(1, args.batch_size // 4)  # in a batch
-        mosaics = tasks.Mosaics(x, y, sizes, n_mosaics, args.seed)
-        batches = {"x": mosaics}
+        mosaics = tasks.Mosaics(x, y, sizes, max(1, args.batch_size // 4), args.seed)
+        batches, n_batches = {"x": mosaics}, len(mosaics)
         f1 = [metrics.F1Score(average, threshold=0.5, name=f"{average}_f1") for average in ("macro", "micro")]
         compiled = {"loss": "binary_crossentropy", "metrics": [*f1, "binary_accuracy"]}
     validation = tasks.questions(args.task, *splits["validation"], classes, args.seed)
@@ -227,14 +227,14 @@ def train(args, splits, classes):
     for layer in network.layers:
         if isinstance(layer, (layers.Conv2D, layers.Dense)):  # not biases, not batch normalization
             layer.kernel.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # the gradient: WEIGHT_DECAY times the kernel
-    n_steps = args.epochs * math.ceil(len(x) / args.batch_size)
+    n_steps = args.epochs * n_batches
     n_warmup = max(1, round(WARMUP * n_steps))
     learning_rate = optimizers.schedules.CosineDecay(
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
     model.compile(optimizers.SGD(learning_rate, MOMENTUM, nesterov=True), **compiled)
     history = report.read_history(args.output)
-    monitor = "val_kind_accuracy" if args.task == "groups" else "val_macro_f1"
+    monitor = "val_kind_accuracy" if args.task == "groups" else "val_macro_f1"  # the other groups follow from the kind
     watchers = [
         callbacks.TerminateOnNaN(raise_error=True),
         report.BestModel(args.output / "model.keras", monitor, max(history.get(monitor, [-1.0]))),

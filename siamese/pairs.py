@@ -3,16 +3,15 @@
 import numpy as np
 from keras import utils
 
-import data
 
-
-def hold_out(splits, n_classes, n_held_out, seed):
+def hold_out(splits, n_classes, n_held_out, n_ways, seed):
     """Set classes aside that the network is never to learn from.
 
     Args:
         splits: {"training": (images, labels), "validation": ..., "test": ...}, with labels (N,) of 0 to n_classes - 1.
         n_classes: how many classes there are.
         n_held_out: how many of them to hold out; 0 for none.
+        n_ways: how many classes a one-shot trial will have.
         seed: decides which.
 
     Returns:
@@ -20,7 +19,7 @@ def hold_out(splits, n_classes, n_held_out, seed):
         out, or of all if none is).
 
     Raises:
-        data.DataError: a split is left with fewer than two classes, so that there are no pairs of two.
+        ValueError: a split is left with fewer than two classes, or the one-shot trials with fewer than n_ways.
     """
     held_out = np.random.default_rng(seed).permutation(n_classes)[:n_held_out]
     images, labels = splits["test"]
@@ -30,7 +29,10 @@ def hold_out(splits, n_classes, n_held_out, seed):
         seen = ~np.isin(y, held_out)
         kept[name] = (x[seen], y[seen])
         if len(np.unique(y[seen])) < 2:
-            raise data.DataError(f"pairs need images of two classes, the {name} split has {len(np.unique(y[seen]))}")
+            raise ValueError(f"pairs need images of two classes, the {name} images have {len(np.unique(y[seen]))}")
+    found = len(np.unique(labels[one_shot]))
+    if found < n_ways:
+        raise ValueError(f"{n_ways} ways need test images of as many classes, got {found}")
     return kept, (images[one_shot], labels[one_shot])
 
 
@@ -68,7 +70,7 @@ def one_shot_trials(labels, n_ways, n_trials, rng):
 
     Returns:
         The numbers of the images (n_trials,), those of the supports (n_trials, n_ways), and which of the supports is of
-        the image's class (n_trials,); that one is another image.
+        the image's class (n_trials,); that one is another image, if the class has another.
     """
     classes, sizes = np.unique(labels, return_counts=True)
     in_order = np.argsort(labels, kind="stable")

@@ -168,7 +168,7 @@ def plot_pairs(path, title, left, right, same, similarity):
         similarity: (N,), the probability of one class.
     """
     figure = Figure(figsize=(12, 8), layout="constrained")
-    figure.suptitle(f"{title}: the similarity of pairs of test images, the wrong verdicts in red")
+    figure.suptitle(f"{title}\nthe similarity of pairs of test images, the wrong verdicts in red")
     for axes in figure.subplots(7, 4).flat:
         axes.axis("off")
     for axes, *images, is_same, p in zip(figure.axes, left, right, same, similarity, strict=False):

@@ -20,9 +20,9 @@ Workshop, figure 4. Two images go through the same network, the twins; what coun
 
 Trainable parameters: siamese_omniglot 38,951,745, of which the twin has 38,947,648, counted once since both are it;
 siamese_cifar10 802,977, of which the twin has 802,720.
-Differs from the paper: nothing in siamese_omniglot; its last layer has a bias, which the printed formula has not, and
-its weights begin as printed, convolutions N(0, 0.01), biases N(0.5, 0.01), dense layers N(0, 0.2). siamese_cifar10 is
-not in the paper: small padded convolutions with batch normalization and He-normal weights.
+Differs from the paper: in siamese_omniglot the last layer has a bias, which the printed formula has not. Its weights
+begin as printed: convolutions N(0, 0.01), biases N(0.5, 0.01), dense layers N(0, 0.2). siamese_cifar10 is not in the
+paper: small padded convolutions with batch normalization and He-normal weights.
 """
 
 from keras import Input, Model, initializers, layers, ops
@@ -201,7 +201,7 @@ def initial(initial_weights, deviation):
     They are made anew for each layer: one initializer gives two layers of the same shape the same numbers.
 
     Args:
-        initial_weights: "koch", section 3.3 of the paper: weights N(0, deviation), biases N(0.5, 0.01); or "he_normal",
+        initial_weights: "koch", section 3.2 of the paper: weights N(0, deviation), biases N(0.5, 0.01); or "he_normal",
             biases of 0.
         deviation: the standard deviation of the weights, in "koch".
 

@@ -31,7 +31,7 @@ MODELS = {"siamese_cifar10": (siamese.build, siamese.METAPARAMETERS["siamese_cif
 DEFAULTS = {
     "model": ("siamese_cifar10", "siamese_omniglot is for images of 105x105"),
     "epochs": (25, "what fits into half an hour on 2 cores"),
-    "batch_size": (64, "pairs, so 128 images; the paper's pairs are smaller and 128"),
+    "batch_size": (64, "pairs, so 128 images, as many as most other folders have in a batch"),
     "learning_rate": (None, "0.1: the highest that the paper tried"),
     "held_out_classes": (0, "train on all classes; N: the one-shot trials are on N classes that training never sees"),
     "ways": (None, "10, or as many as are held out: the classes of a one-shot trial"),
@@ -74,7 +74,10 @@ def main():
     keras.utils.set_random_seed(args.seed)
     try:
         splits, classes = data.load(args.data, args.limit, args.seed)
-        splits, one_shot = pairs.hold_out(splits, len(classes), args.held_out_classes, args.seed)
+        try:
+            splits, one_shot = pairs.hold_out(splits, len(classes), args.held_out_classes, args.ways, args.seed)
+        except ValueError as error:
+            refuse(f"{error}: choose a higher --limit, or fewer --ways")
         claim(args)
         train(args, splits)
         report.write_results(args.output, settings(args), splits, one_shot, classes)
@@ -115,13 +118,14 @@ def parse_arguments():
     flag("--trials", metavar="N", type=int, default=value["trials"], help=f"default {about['trials']}")
     flag("--limit", metavar="N", type=int, help="train on N images, test on as many; default: all, which is best")
     flag("--seed", metavar="N", type=int, default=value["seed"], help=f"default {about['seed']}")
-    flag("--output", metavar="DIR", type=Path, help="default runs/NAME: one folder per run")
+    flag("--output", metavar="DIR", type=Path, help="default runs/NAME, or runs/NAME_held_out_N: one folder per run")
     flag("--overwrite", action="store_true", help="first remove the run in DIR; default: keep it, go on with it")
     args = parser.parse_args()
 
     if args.learning_rate is None:
         args.learning_rate = MODELS[args.model][2]
-    args.output = (args.output or Path("runs") / args.model).expanduser()
+    name = f"{args.model}_held_out_{args.held_out_classes}" if args.held_out_classes else args.model
+    args.output = (args.output or Path("runs") / name).expanduser()
     n_images = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         refuse(f"--data must be cifar10, synthetic or a folder, got {args.data}")
@@ -139,8 +143,8 @@ def parse_arguments():
     args.ways = args.ways if args.ways is not None else most
     if not 2 <= args.ways <= most:
         refuse(f"--ways must be 2 to {most}, the classes of the one-shot trials, got {args.ways}")
-    if not 1 <= args.trials <= 100_000:
-        refuse(f"--trials must be 1 to 100000, got {args.trials}")
+    if not 1 <= args.trials <= 10_000:
+        refuse(f"--trials must be 1 to 10000, got {args.trials}")
     if not 0 <= args.seed < 2**32:
         refuse(f"--seed must be 0 to {2**32 - 1}, got {args.seed}")
     return args

@@ -173,7 +173,7 @@ def test_saved_model(finished):
         mse = ((guess.clip(0, 1) - test / 255) ** 2).mean()
         assert results["test_mse"][name] == pytest.approx(mse, rel=1e-4)
         assert results["test_psnr"][name] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
-        assert f"{name} {results['test_psnr'][name]:.2f}" in printed
+        assert f"{name} {results['test_psnr'][name]:.2f} ({results['test_mse'][name]:.5f})" in printed
     assert list(results["test_psnr"]) == ["autoencoder", "mean image", "scaled image", "PCA"]
     assert results["code_size"] == 512
 

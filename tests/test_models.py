@@ -142,8 +142,9 @@ def shape_tables(path):
     for line in load(path).__doc__.split("\n"):
         if match := re.fullmatch(r"    (\w+)", line):
             name = match[1]
-        if match := re.match(rf"    ({'|'.join(STAGES)}) [\d ]*\(([^)]*)\) -> \(([^)]*)\)", line):
-            sizes = [tuple(int(n) for n in match[i].split(",") if n.strip()) for i in (2, 3)]
+        if match := re.match(rf"    ({'|'.join(STAGES)}) [\d ]*\([^)]*\) -> (\([^)]*\)(, )?)+", line):
+            shapes = re.findall(r"\(([^)]*)\)", match[0])
+            sizes = [tuple(int(n) for n in shape.split(",") if n.strip()) for shape in shapes]
             tables.setdefault(name, []).append((match[1], *sizes))
     return tables
 
@@ -160,10 +161,11 @@ def test_header_tells_the_shapes(path, name, monkeypatch):
 
         def watch(x, *args, **kwargs):
             outputs = function(x, *args, **kwargs)
-            first = outputs[0] if isinstance(outputs, tuple) else outputs  # Inception has heads beside its feature maps
-            if isinstance(outputs, dict):  # the table names the others behind it
-                first = outputs["kind"]
-            seen.append((stage, x.shape[1:], first.shape[1:]))
+            if isinstance(outputs, dict):  # one below the other in a row of the table
+                seen.append((stage, x.shape[1:], *(part.shape[1:] for part in outputs.values())))
+            else:
+                first = outputs[0] if isinstance(outputs, tuple) else outputs  # Inception has heads beside it
+                seen.append((stage, x.shape[1:], first.shape[1:]))
             return outputs
 
         return watch

@@ -80,20 +80,26 @@ def test_pasted_functions_run_alone():
     assert namespace["model"].output_shape == (None, 56, 56, 256)
 
 
-@pytest.mark.parametrize("finished", CLASSIFIERS, indirect=True)
 def test_code_that_detaches_the_pre_stem(finished, monkeypatch):
     folder, where, arguments, _ = finished
     (code,) = (block for block in blocks(f"{folder}/README.md", "python") if "load_model" in block)
     monkeypatch.chdir(where)
-    network = load(f"{folder}/train.py").DEFAULTS["model"][0]
-    (where / "runs" / network).symlink_to(where / arguments[-1])  # where the run would be without --output
+    module = load(f"{folder}/train.py")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    run = module.parse_arguments().output
+    assert f'"{run}/model.keras"' in code
+    (where / run).symlink_to(where / arguments[-1])  # where the run would be without --output
     namespace = {}
     exec(code, namespace)
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("uint8")
     normalized = keras.ops.convert_to_numpy(namespace["normalization"](images))
-    np.testing.assert_allclose(
-        namespace["network"].predict(normalized, verbose=0), namespace["model"].predict(images, verbose=0), atol=1e-5
-    )
+    if folder == "siamese":
+        images, normalized = (images[:4], images[4:]), (normalized[:4], normalized[4:])
+    found, expected = namespace["network"].predict(normalized, verbose=0), namespace["model"].predict(images, verbose=0)
+    if folder == "autoencoder":
+        found = keras.ops.convert_to_numpy(namespace["restore"](found))
+    for name in expected if isinstance(expected, dict) else [...]:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 
 
 @pytest.mark.parametrize("folder", CLASSIFIERS)
@@ -107,6 +113,60 @@ def test_results_are_those_of_the_log_and_the_command(folder):
     module = load(f"{folder}/train.py")  # the log is of what the defaults are now
     assert all(results[name] == value for name, (value, _) in module.DEFAULTS.items() if value is not None)
     assert results["learning_rate"] == module.MODELS[results["model"]][2]
+
+
+def log_of_the_defaults(folder, *where):
+    """Return a results.json that is committed, which must be of what the defaults are now, and the README."""
+    log = json.loads((ROOT / folder / "results" / "/".join(where) / "results.json").read_text())
+    readme = (ROOT / folder / "README.md").read_text()
+    assert f"{log['command']}\n" in readme and "JPEG copy of CIFAR-10" in readme
+    module = load(f"{folder}/train.py")
+    chosen = ("task", "model", "held_out_classes")  # those that a command may have a flag for
+    defaults = {name: value for name, (value, _) in module.DEFAULTS.items() if value is not None and name not in chosen}
+    assert all(log[name] == value for name, value in defaults.items())
+    assert log["learning_rate"] == module.MODELS[log["model"]][2]
+    return log, readme, f"{log['epochs']} | {log['seconds'] / 60:.0f}"
+
+
+def test_results_of_multilabel():
+    log, readme, run = log_of_the_defaults("multilabel", "groups")
+    accuracy = {name: log[f"test_{name}_accuracy"] for name in ("kind", "realm", "alive")}
+    assert accuracy["kind"] >= 0.80 and accuracy["realm"] >= 0.88 and accuracy["alive"] >= 0.92
+    figures = [f"{value:.2%}" for value in accuracy.values()]
+    assert f"| {log['model']} | {' | '.join(figures)} | {run} |" in readme
+
+    log, readme, run = log_of_the_defaults("multilabel", "mosaic")
+    assert log["test_macro_f1"] >= 0.60
+    scores = ("macro_f1", "micro_f1", "mean_average_precision", "binary_accuracy", "exact_match")
+    figures = [f"{log[f'test_{name}']:.3f}" for name in scores]
+    assert f"| {log['model']} | {' | '.join(figures)} | {run} |" in readme
+    for guess in log["test_guesses"].values():
+        assert f"| {' | '.join(f'{guess[name]:.3f}' for name in scores)} |" in readme
+
+
+def test_results_of_siamese():
+    for where, least in (((), 0.45), (("held_out",), 0.5)):  # at least what is asked, or chance
+        log, readme, run = log_of_the_defaults("siamese", *where)
+        figures = [f"{log['validation_accuracy']:.2%}", f"{log['test_accuracy']:.2%}", f"{log['ways']}"]
+        figures += [f"{log['one_shot_accuracy']:.2%}", f"{log['one_shot_chance']:.0%}", run]
+        assert f"| {' | '.join(figures)} |" in readme
+        assert log["one_shot_accuracy"] >= least and log["trials"] >= 400
+        assert (log["held_out_classes"] == 2) == bool(where)
+        if where:
+            assert " and ".join(log["one_shot_classes"]) in readme
+        else:
+            assert log["test_accuracy"] >= 0.75
+
+
+def test_results_of_autoencoder():
+    for name, where in (("autoencoder_cifar10", ()), ("autoencoder_90_cifar10", ("reduced_by_90",))):
+        log, readme, run = log_of_the_defaults("autoencoder", *where)
+        assert log["model"] == name
+        psnr = log["test_psnr"]
+        names = ("autoencoder", "mean image", "scaled image", "PCA")
+        figures = [f"{psnr[code]:.2f} ({log['test_mse'][code]:.5f})" for code in names]
+        assert f"| {name} | {log['code_size']} | {' | '.join(figures)} | {run} |" in readme
+        assert psnr["autoencoder"] >= psnr["scaled image"] + 2 and psnr["autoencoder"] > psnr["mean image"]
 
 
 CODE = [

@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_overwritten_unasked(finished, monkeypatch, capsys
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and "another run" in error and "--overwrite" in error
     assert results.read_text() == before
-    if folder == "vgg":  # the others have main() and claim() from there, and trained for long enough
+    if folder == "vgg":  # the others have finished() and claim() from there, and trained for long enough
         main(folder, monkeypatch, *flags, tmp_path / "out", "--seed", 1, "--overwrite")
         assert json.loads(results.read_text())["seed"] == 1
 
