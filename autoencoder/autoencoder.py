@@ -112,9 +112,10 @@ def transposed_convolution(x, n_filters, use_bias=True):
     """Each pixel adds a 3x3 patch, two pixels from the next one's: (N, H, W, C) -> (N, 2H, 2W, n_filters).
 
     What reaches beyond 2H and 2W, at the bottom and the right, is cut off, where the encoder's convolutions are padded.
-    The padding "same" does so too, but on PyTorch at the top and the left.
+    The padding "same" does so too, but on PyTorch at the top and the left. The weights begin as Keras has it (Glorot):
+    "he_normal" would take the filters of a transposed kernel for its inputs, and begin too high.
     """
-    x = keras.layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias, kernel_initializer="he_normal")(x)
+    x = keras.layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias)(x)
     return keras.layers.Cropping2D(((0, 1), (0, 1)))(x)  # from (N, 2H + 1, 2W + 1, n_filters)
 
 

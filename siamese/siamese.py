@@ -132,6 +132,12 @@ def group(x, n_layers, n_filters, kernel_size, pooling=True, **options):
     """Convolutions, then in most groups a 2x2 max pooling: (N, H, W, C) -> (N, H', W', n_filters).
 
     H' = H - n_layers (kernel_size - 1) if the padding is "valid", else H; pooling halves it and drops a half pixel.
+
+    Args:
+        x: feature maps.
+        n_layers, n_filters, kernel_size: how many convolutions, and of which kind.
+        pooling: whether the pooling follows.
+        options: the other arguments of conv_relu.
     """
     for _ in range(n_layers):
         x = conv_relu(x, n_filters, kernel_size, **options)
@@ -153,7 +159,7 @@ def conv_relu(x, n_filters, kernel_size, padding="valid", batch_normalization=Fa
     """
     if padding not in ("valid", "same"):
         raise ValueError(f'padding must be "valid" or "same", got {padding!r}')
-    if padding == "valid" and min(x.shape[1:3]) < kernel_size:
+    if padding == "valid" and any(size is not None and size < kernel_size for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} under a kernel of {kernel_size}")
     x = layers.Conv2D(
         n_filters, kernel_size, padding=padding, use_bias=not batch_normalization, **initial(initial_weights, 0.01)
@@ -165,7 +171,7 @@ def conv_relu(x, n_filters, kernel_size, padding="valid", batch_normalization=Fa
 
 def max_pooling(x):
     """The maximum of each 2x2 pixels: (N, H, W, C) -> (N, H // 2, W // 2, C)."""
-    if min(x.shape[1:3]) < 2:
+    if any(size is not None and size < 2 for size in x.shape[1:3]):
         raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
     return layers.MaxPooling2D(2, strides=2)(x)
 

@@ -206,7 +206,7 @@ def test_the_model_is_compiled_as_the_hyperparameters_say(monkeypatch, tmp_path)
     np.testing.assert_allclose(y, x / 255)
     np.testing.assert_allclose(named["validation_data"][1], named["validation_data"][0] / 255)
     rates = [float(model.optimizer._learning_rate(step)) for step in range(101)]
-    assert rates[0] == pytest.approx(5e-4) and max(rates) == rates[10] == pytest.approx(5e-3)
+    assert rates[0] == pytest.approx(1e-3) and max(rates) == rates[10] == pytest.approx(1e-2)
     assert rates[100] == pytest.approx(0, abs=1e-7) and batch_size == 64 and epochs == 10
 
 

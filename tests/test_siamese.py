@@ -166,6 +166,12 @@ def test_input_shape_that_cannot_be(input_shape):
         MODULE.build(SMALL, input_shape)
 
 
+def test_stem_and_learner_take_images_of_any_size():
+    x = MODULE.stem(keras.Input((None, None, 3)), 8, 3)
+    x = MODULE.learner(x, CIFAR10["groups"], padding="same", batch_normalization=True)
+    assert x.shape == (None, None, None, 128)
+
+
 def test_the_network_of_the_paper_cannot_take_images_of_cifar10():
     with pytest.raises(ValueError, match="the input is too small"):
         MODULE.build(KOCH, (32, 32, 3))
