@@ -48,7 +48,8 @@ def iou(boxes, others):
     """Return the intersection over union of each box with each other one: (N, M), 0 to 1; 0 for boxes without area."""
     if not len(boxes) or not len(others):
         return np.zeros((len(boxes), len(others)), "float32")
-    overlap = bounding_boxes.compute_iou(as_float32(boxes), as_float32(others), "xyxy")
+    boxes, others = (ops.convert_to_tensor(as_float32(given)) for given in (boxes, others))
+    overlap = bounding_boxes.compute_iou(boxes, others, "xyxy")
     return np.nan_to_num(ops.convert_to_numpy(overlap))
 
 
@@ -125,7 +126,7 @@ def encode(anchors, boxes):
             raise ValueError("a box must have x1 < x2 and y1 < y2 to be encoded")
     if not len(anchors):
         return np.zeros((0, 4), "float32")
-    anchors, boxes = as_float32(anchors), as_float32(boxes)
+    anchors, boxes = (ops.convert_to_tensor(as_float32(given)) for given in (anchors, boxes))
     return ops.convert_to_numpy(
         bounding_boxes.encode_box_to_deltas(anchors, boxes, "xyxy", "xyxy", encoding_format="center_xywh")
     )
@@ -135,7 +136,7 @@ def decode(anchors, deltas):
     """The inverse of encode: boxes (N, 4) from anchors (N, 4) and deltas (N, 4)."""
     if not len(anchors):
         return np.zeros((0, 4), "float32")
-    anchors, deltas = as_float32(anchors), as_float32(deltas)
+    anchors, deltas = (ops.convert_to_tensor(as_float32(given)) for given in (anchors, deltas))
     return ops.convert_to_numpy(
         bounding_boxes.decode_deltas_to_boxes(anchors, deltas, "xyxy", "xyxy", encoded_format="center_xywh")
     )

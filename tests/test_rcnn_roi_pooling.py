@@ -93,7 +93,8 @@ def test_the_gradient_is_that_of_small_differences():
             self.cells.assign(values)
 
         def call(self, inputs):
-            return ops.sum(self.pool(self.cells + 0, regions) * weights)[None] + 0 * ops.sum(inputs)
+            pooled = self.pool(self.cells + 0, ops.convert_to_tensor(regions))
+            return ops.sum(pooled * ops.convert_to_tensor(weights))[None] + 0 * ops.sum(inputs)
 
     model = Sum()
     model.compile(keras.optimizers.SGD(1.0), loss=lambda y, p: ops.sum(p))
