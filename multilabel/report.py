@@ -88,7 +88,7 @@ def write_results(output, settings, splits, classes):
         print(f"{title}: right of {len(images)} test images: {found}.")
     else:
         guesses = ", ".join(f"{name} {guess['macro_f1']:.3f}" for name, guess in scores["test_guesses"].items())
-        print(f"{title}, {len(images)} test mosaics: macro F1 {scores['test_macro_f1']:.3f} (guesses: {guesses}), ")
+        print(f"{title}, {len(images)} test mosaics: macro F1 {scores['test_macro_f1']:.3f} (guesses: {guesses}),")
         print(f"mean average precision {scores['test_mean_average_precision']:.3f}.")
     print(f"Results are in {output}.")
 

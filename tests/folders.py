@@ -6,7 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,28 +57,6 @@ def all_layers(model):
     for layer in model.layers:
         found += all_layers(layer) if hasattr(layer, "layers") else [layer]
     return found
-
-
-def watch_fit(batches, first=0, epochs=1):
-    """Fit something to batches that train.py would see in these epochs; return what reached it, batch by batch."""
-    seen = []
-
-    class Watch(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.dense = keras.layers.Dense(1)
-
-        def call(self, x):
-            first, *others = x if isinstance(x, (tuple, list)) else [x]
-            if not isinstance(first, keras.KerasTensor):
-                seen.append([keras.ops.convert_to_numpy(images) for images in (first, *others)])
-            return self.dense(keras.ops.mean(keras.ops.cast(first, "float32"), (1, 2, 3))[:, None])
-
-    model = Watch()
-    model.compile("sgd", "mean_squared_error", run_eagerly=True)
-    draw = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: batches.draw(epoch))
-    model.fit(batches, initial_epoch=first, epochs=first + epochs, verbose=0, shuffle=False, callbacks=[draw])
-    return seen[-epochs * len(batches) :]  # Keras may have called the model once before, to build it
 
 
 def random_weights(model, seed=0):

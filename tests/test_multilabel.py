@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import load, main, watch_fit
+from folders import load, main
 from keras import Input
 
 MODULE = load("multilabel/multilabel.py")
@@ -118,17 +118,19 @@ def test_mosaics():
 
 def test_every_epoch_has_other_mosaics_of_all_images():
     images = np.arange(40, dtype="uint8")[:, None, None, None] * np.ones((40, 2, 2, 1), "uint8")
-    seen = [mosaics for (mosaics,) in watch_fit(TASKS.Mosaics(images, np.arange(40) % 10, 10, 4, seed=3), epochs=3)]
-    whole = [np.concatenate(seen[3 * epoch : 3 * epoch + 3]) for epoch in range(3)]
-    for mosaics in whole:
-        assert sorted(mosaics[:, ::2, ::2, 0].ravel()) == list(range(40))
-    assert not np.array_equal(whole[0], whole[1]) and not np.array_equal(whole[1], whole[2])
-    goes_on = watch_fit(TASKS.Mosaics(images, np.arange(40) % 10, 10, batch_size=4, seed=3), first=2)
-    np.testing.assert_array_equal(np.concatenate([mosaics for (mosaics,) in goes_on]), whole[2])
+    batches, epochs = TASKS.Mosaics(images, np.arange(40) % 10, 10, batch_size=4, seed=3), []
+    for epoch in range(3):
+        batches.draw(epoch)
+        assert len(batches) == 3 and [len(batches[number][0]) for number in range(3)] == [4, 4, 2]
+        epochs.append(np.concatenate([batches[number][0] for number in range(3)]))
+        assert sorted(epochs[-1][:, ::2, ::2, 0].ravel()) == list(range(40))
+    assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[1], epochs[2])
+    batches.draw(0)
+    np.testing.assert_array_equal(batches[0][0], epochs[0][:4])
+    batches.on_epoch_end()  # all that Keras does without the callback of train.py
+    np.testing.assert_array_equal(batches[0][0], epochs[1][:4])
     other = TASKS.Mosaics(images, np.arange(40) % 10, 10, batch_size=4, seed=4)
-    assert not np.array_equal(other[0][0], seen[0])
-    other.on_epoch_end()  # all that Keras does without the callback of train.py
-    assert other.epoch == 1 and len(other) == 3
+    assert not np.array_equal(other[0][0], epochs[0][:4])
 
 
 def test_average_precision():

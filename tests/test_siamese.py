@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import load, main, random_weights, watch_fit
+from folders import load, main, random_weights
 from keras import ops
 
 MODULE = load("siamese/siamese.py")
@@ -202,20 +202,23 @@ def test_pairs_of_classes_of_one_image():
 def test_every_epoch_has_other_pairs():
     x = np.arange(200, dtype="uint8")[:, None, None, None] * np.ones((200, 2, 2, 1), "uint8")
     labels = np.arange(200) % 4
-    seen = watch_fit(PAIRS.Pairs(x, labels, n_pairs=50, batch_size=20, seed=3), epochs=3)
-    epochs = [np.concatenate([np.stack(pair, 1)[:, :, 0, 0, 0] for pair in seen[3 * e : 3 * e + 3]]) for e in range(3)]
-    for pairs in epochs:
-        assert pairs.shape == (50, 2) and (labels[pairs[:, 0]] == labels[pairs[:, 1]]).sum() == 25
+    batches, epochs = PAIRS.Pairs(x, labels, n_pairs=50, batch_size=20, seed=3), []
+    for epoch in range(3):
+        batches.draw(epoch)
+        found = [batches[number] for number in range(len(batches))]
+        assert [len(same) for _, same in found] == [20, 20, 10]
+        pairs = np.concatenate([np.stack(pair, 1)[:, :, 0, 0, 0] for pair, _ in found])
+        same = np.concatenate([same for _, same in found])
+        np.testing.assert_array_equal(same, labels[pairs[:, 0]] == labels[pairs[:, 1]])
+        assert same.sum() == 25
+        epochs.append(pairs)
     assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[1], epochs[2])
-    goes_on = watch_fit(PAIRS.Pairs(x, labels, n_pairs=50, batch_size=20, seed=3), first=2)
-    np.testing.assert_array_equal(np.concatenate([np.stack(pair, 1)[:, :, 0, 0, 0] for pair in goes_on]), epochs[2])
-    batches = PAIRS.Pairs(x, labels, n_pairs=50, batch_size=20, seed=4)
-    before = batches.drawn[0]
+    batches.draw(0)
+    np.testing.assert_array_equal(batches[0][0][0][:, 0, 0, 0], epochs[0][:20, 0])
     batches.on_epoch_end()  # all that Keras does without the callback of train.py
-    assert batches.epoch == 1 and not np.array_equal(before, batches.drawn[0])
-    (left, right), same = batches[2]
-    assert len(left) == len(right) == len(same) == 10  # the last batch
-    np.testing.assert_array_equal(same, labels[left[:, 0, 0, 0]] == labels[right[:, 0, 0, 0]])
+    np.testing.assert_array_equal(batches[0][0][0][:, 0, 0, 0], epochs[1][:20, 0])
+    other = PAIRS.Pairs(x, labels, n_pairs=50, batch_size=20, seed=4)
+    assert not np.array_equal(other[0][0][0][:, 0, 0, 0], epochs[0][:20, 0])
 
 
 @pytest.mark.parametrize("n_ways", [2, 5])
