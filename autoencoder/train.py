@@ -1,7 +1,7 @@
 """Train an autoencoder on CIFAR-10, and compare it with simpler codes of the same size.
 
-    python autoencoder/train.py --data synthetic --epochs 4 --output runs/synthetic    # a minute, no network
-    python autoencoder/train.py                                                        # CIFAR-10, ten minutes
+    python autoencoder/train.py --data synthetic --epochs 20 --output runs/synthetic    # minutes, no network
+    python autoencoder/train.py                                                         # CIFAR-10, ten minutes
 
 The output folder gets model.keras, history.csv, curves.png, reconstructions.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.

@@ -1,8 +1,8 @@
 """Train a Siamese network on pairs of images of CIFAR-10.
 
-    python siamese/train.py --data synthetic --epochs 4 --output runs/synthetic    # a minute, no network
-    python siamese/train.py                                                        # CIFAR-10, half an hour on 2 cores
-    python siamese/train.py --held-out-classes 2                                   # trials with classes never seen
+    python siamese/train.py --data synthetic --epochs 20 --output runs/synthetic    # minutes, no network
+    python siamese/train.py                                                         # CIFAR-10, half an hour on 2 cores
+    python siamese/train.py --held-out-classes 2                                    # trials with classes never seen
 
 The output folder gets model.keras, history.csv, curves.png, predictions.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.
