@@ -1,7 +1,7 @@
 """Train an autoencoder on CIFAR-10, and compare it with simpler codes of the same size.
 
     python autoencoder/train.py --data synthetic --epochs 20 --output runs/synthetic    # minutes, no network
-    python autoencoder/train.py                                                         # CIFAR-10, ten minutes
+    python autoencoder/train.py                                                         # CIFAR-10, 10 to 20 minutes
 
 The output folder gets model.keras, history.csv, curves.png, reconstructions.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.
@@ -31,7 +31,7 @@ MODELS = {
 # Hyperparameters with a flag: (default, reason), which --help shows.
 DEFAULTS = {
     "model": ("autoencoder_cifar10", "a code of 4x4x32, a sixth of the image"),
-    "epochs": (20, "ten minutes on 2 cores"),
+    "epochs": (20, "10 to 20 minutes on 2 cores"),
     "batch_size": (64, "small batches make more steps of as many images"),
     "learning_rate": (None, "1e-2: in short runs 5e-3 learned less, 2e-2 hardly more"),
     "seed": (0, "another one gives another split, other initial weights and other synthetic images"),

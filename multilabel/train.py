@@ -32,8 +32,8 @@ MODELS = {
 # Hyperparameters with a flag: (default, reason), which --help shows.
 DEFAULTS = {
     "task": ("groups", "one class of each group; mosaic: every class that is in a 2x2 mosaic"),
-    "model": ("multilabel_resnet14_wide_cifar10", "2 cores train it in a quarter of an hour"),
-    "epochs": (15, "what fits into that quarter of an hour"),
+    "model": ("multilabel_resnet14_wide_cifar10", "2 cores train it in 15 to 25 minutes"),
+    "epochs": (15, "what fits into those minutes"),
     "batch_size": (128, "images, section 4.2 of ResNet's paper; of mosaics, which have four, a quarter"),
     "learning_rate": (None, "0.1: section 4.2 of ResNet's paper"),
     "seed": (0, "another one gives another split, other mosaics, other initial weights and other synthetic images"),

@@ -56,9 +56,10 @@ def iou(boxes, others):
 def match_anchors(anchors, truth, positive=0.7, negative=0.3):
     """Say which anchors are to find an object: section 3.1.2 of the Faster R-CNN paper.
 
-    Positive is an anchor whose IoU with an object is at least `positive`, and the best anchor of every object, however
-    low its IoU (of equal ones all); negative is one whose IoU with every object is below `negative`; the others are
-    ignored. A positive one stays positive though its IoU is below `negative`, as in py-faster-rcnn.
+    Positive is an anchor whose IoU with an object is at least `positive` (the paper says above), and the best anchor of
+    every object, however low its IoU (of equal ones all); negative is one whose IoU with every object is below
+    `negative`; the others are ignored. A positive one stays positive though its IoU is below `negative`, and is to find
+    the object that it overlaps most, as in py-faster-rcnn.
 
     Args:
         anchors: (N, 4).
@@ -119,14 +120,16 @@ def encode(anchors, boxes):
     """Return where each box is, seen from its anchor: (N, 4), (tx, ty, tw, th) of appendix C of the R-CNN paper.
 
     Raises:
-        ValueError: an anchor or a box has no area, and so no logarithm of its size.
+        ValueError: an anchor or a box has no area, and so no logarithm of its size, or there are not as many of both.
     """
-    for given in (anchors, boxes):
-        if len(given) and (np.asarray(given)[:, 2:] <= np.asarray(given)[:, :2]).any():
-            raise ValueError("a box must have x1 < x2 and y1 < y2 to be encoded")
+    anchors, boxes = as_float32(anchors), as_float32(boxes)
+    if len(anchors) != len(boxes):
+        raise ValueError(f"each box must have an anchor, got {len(anchors)} anchors and {len(boxes)} boxes")
     if not len(anchors):
         return np.zeros((0, 4), "float32")
-    anchors, boxes = (ops.convert_to_tensor(as_float32(given)) for given in (anchors, boxes))
+    if not all((given[:, 2:] > given[:, :2]).all() for given in (anchors, boxes)):
+        raise ValueError("a box must have x1 < x2 and y1 < y2 to be encoded")
+    anchors, boxes = ops.convert_to_tensor(anchors), ops.convert_to_tensor(boxes)
     return ops.convert_to_numpy(
         bounding_boxes.encode_box_to_deltas(anchors, boxes, "xyxy", "xyxy", encoding_format="center_xywh")
     )
@@ -197,8 +200,8 @@ def average_precision(recall, precision, eleven_points=False):
 def evaluate(detections, truths, n_classes, threshold=0.5):
     """Return the average precision of each class: (n_classes,), all-point; nan for a class that no scene has.
 
-    A detection is right if its IoU with an object of its class is above the threshold and no better detection has
-    found that object before; the detections of all scenes are ranked together.
+    A detection is right if its IoU with the object of its class that it overlaps most is above the threshold, and no
+    better detection has found that object before; the detections of all scenes are ranked together.
 
     Args:
         detections: for each scene (boxes (N, 4), classes (N,), scores (N,)).

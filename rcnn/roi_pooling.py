@@ -14,27 +14,44 @@ class RoIPooling(layers.Layer):
     cell wide, and so with y. Of its n cells bin p has those from floor(p n / size) up to ceil((p + 1) n / size), not
     included, so that bins may share cells. A bin that lies outside the feature map is 0.
 
+    The formula is that of the released code, whose x2 is the last pixel inside a box; ours is where the box ends.
+
     Args:
         size: how many bins a region has in each direction.
         scale: how large a pixel of the image is on the feature map, 1 / strides of all layers before.
+
+    Raises:
+        ValueError: size is no whole number of at least 1, the feature maps have no fixed size, or the regions are not
+            (N, R, 4).
     """
 
     def __init__(self, size=7, scale=1 / 16, **kwargs):
         super().__init__(**kwargs)
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
         self.size, self.scale = size, scale
+
+    def build(self, feature_maps_shape, regions_shape):
+        """Refuse shapes that cannot be pooled; there are no weights."""
+        if len(feature_maps_shape) != 4 or None in feature_maps_shape[1:]:
+            raise ValueError(f"feature maps must be (N, H, W, C) of a fixed size, got {feature_maps_shape}")
+        if len(regions_shape) != 3 or regions_shape[1] is None or regions_shape[2] != 4:
+            raise ValueError(f"regions must be (N, R, 4), R fixed, got {regions_shape}")
 
     def call(self, feature_maps, regions):
         """Feature maps (N, H, W, C) and regions (N, R, 4), "xyxy" in pixels, to (N, R, size, size, C)."""
         _, height, width, n_channels = feature_maps.shape
         n_regions = regions.shape[1]
         x1, y1, x2, y2 = (ops.cast(ops.floor(regions[..., i] * self.scale + 0.5), "int32") for i in range(4))
-        x = self.bin_maxima(feature_maps, *self.bins(y1, y2, height))  # (N, R x size, W, C)
+        top, bottom = self.bins(y1, y2, height)
+        x = self.bin_maxima(feature_maps, top, bottom)  # (N, R x size, W, C)
         x = ops.reshape(x, (-1, self.size, width, n_channels))  # each region by itself: (N R, size, W, C)
         x = ops.transpose(x, (0, 2, 1, 3))
-        first, last = (ops.reshape(edge, (-1, self.size)) for edge in self.bins(x1, x2, width))
-        x = ops.transpose(self.bin_maxima(x, first, last), (0, 2, 1, 3))  # (N R, size, size, C)
-        inside = x > -1e30  # the maximum of a bin without cells
-        x = ops.where(inside, x, ops.zeros_like(x))
+        edges = (top, bottom, *self.bins(x1, x2, width))
+        top, bottom, left, right = (ops.reshape(edge, (-1, self.size)) for edge in edges)
+        x = ops.transpose(self.bin_maxima(x, left, right), (0, 2, 1, 3))  # (N R, size, size, C)
+        has_cells = (bottom > top)[:, :, None, None] & (right > left)[:, None, :, None]
+        x = ops.where(has_cells, x, ops.zeros_like(x))
         return ops.reshape(x, (-1, n_regions, self.size, self.size, n_channels))
 
     def bins(self, start, end, length):

@@ -15,7 +15,7 @@ def make_scenes(images, labels, n_scenes, seed=0, size=128):
     Args:
         images, labels: (N, H, W, C) uint8, square, and (N,), to choose from; those of one split only.
         n_scenes: how many scenes.
-        seed: of all that is random.
+        seed: of all that is random; two splits want two seeds, or their scenes have canvases and places in common.
         size: height and width of a scene in pixels, at least that of the largest object.
 
     Returns:

@@ -37,7 +37,9 @@ def hold_out(splits, n_classes, n_held_out, n_ways, seed):
 
 
 def draw_pairs(labels, n_pairs, rng):
-    """Draw pairs, half of one class and half of two, every class as often; the two of one class are different images.
+    """Draw pairs, half of one class and half of two; every class is as likely, however many images it has.
+
+    The two of one class are different images, if the class has two.
 
     Args:
         labels: (N,), of two classes at least.

@@ -97,6 +97,14 @@ def test_a_box_without_area_cannot_be_encoded(box):
             BOXES.encode(anchors, boxes)
 
 
+def test_anchors_and_boxes_that_do_not_go_together():
+    for anchors, boxes in ((random_boxes(2), random_boxes(3)), (np.zeros((0, 4)), random_boxes(1))):
+        with pytest.raises(ValueError, match="each box must have an anchor, got . anchors and . boxes"):
+            BOXES.encode(anchors, boxes)
+    with pytest.raises(ValueError, match="x1 < x2"):
+        BOXES.encode([[0, 0, 10, 10]], [[0, 0, np.nan, 10]])
+
+
 def test_boxes_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"boxes must be \(N, 4\), got \(4,\)"):
         BOXES.iou(np.arange(4), random_boxes(2))

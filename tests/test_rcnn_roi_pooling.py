@@ -58,7 +58,7 @@ def test_by_hand():
 
 
 def test_a_half_is_rounded_up():
-    """As C rounds, where Python and numpy round to even: 8 / 16 is cell 1, 40 / 16 cell 3."""
+    """As C rounds what is above 0, where Python and numpy round to even: 8 / 16 is cell 1, 40 / 16 cell 3."""
     cells = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
     found = MODULE.RoIPooling(1, 1 / 16)(cells, np.array([[[8, 8, 8, 8], [40, 0, 40, 0]]], "float32"))
     np.testing.assert_array_equal(ops.convert_to_numpy(found).ravel(), [5, 3])
@@ -76,6 +76,33 @@ def test_regions_outside_the_map_and_beyond():
     found = ops.convert_to_numpy(MODULE.RoIPooling(7, 1 / 16)(feature_maps, regions))
     np.testing.assert_array_equal(found, twin(feature_maps, regions, 7, 1 / 16))
     assert not found[0, :2].any() and (found[0, 2, 0, 0] == 0).all() and (found[0, 5:] < 0).all()
+
+
+def test_what_is_not_a_number_stays_so():
+    """So that a training that has failed is seen to; a bin without cells is 0 all the same."""
+    cells = np.full((1, 4, 4, 1), np.nan, "float32")
+    found = MODULE.RoIPooling(1, 1 / 16)(cells, np.array([[[0, 0, 63, 63], [200, 200, 300, 300]]], "float32"))
+    assert np.isnan(ops.convert_to_numpy(found)).ravel().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "feature_maps, regions, sentence",
+    [
+        ((None, None, 3), (5, 4), "feature maps must be .* of a fixed size"),
+        ((8, 8, 3), (5, 5), r"regions must be \(N, R, 4\)"),
+        ((8, 8, 3), (None, 4), r"regions must be \(N, R, 4\), R fixed"),
+        ((8, 8, 3), (4,), r"regions must be \(N, R, 4\)"),
+    ],
+)
+def test_shapes_that_cannot_be_pooled(feature_maps, regions, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        MODULE.RoIPooling()(keras.Input(feature_maps), keras.Input(regions))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, None, "7"])
+def test_sizes_that_cannot_be(size):
+    with pytest.raises(ValueError, match="size must be a whole number of at least 1, got"):
+        MODULE.RoIPooling(size)
 
 
 def test_the_gradient_is_that_of_small_differences():

@@ -89,8 +89,15 @@ def test_histograms():
 def test_derivatives_tell_the_direction():
     """A ramp to the right rises in that direction and not at all in the opposite one."""
     ramp = np.tile(np.arange(40.0)[None, :, None], (40, 1, 1)).astype("float32")
-    rises = SEARCH.derivatives(ramp)[10:30, 10:30].mean((0, 1)) / 2
+    rises = SEARCH.derivatives(ramp)[10:30, 10:30].mean((0, 1)) / 2.8
     np.testing.assert_allclose(rises, np.cos(np.arange(8) * np.pi / 4).clip(0), atol=1e-3)
+
+
+def test_derivatives_fill_their_bins():
+    """The steepest step, of 255 at 45 degrees, comes close to 255 and not beyond."""
+    y, x = np.indices((40, 40))
+    step = np.where(x + y > 40, 255.0, 0.0)[..., None].astype("float32")
+    assert 245 < SEARCH.derivatives(step)[10:30, 10:30].max() <= 256
 
 
 def test_neighbours():
