@@ -1,11 +1,13 @@
 """What the tests share: where the folders are, and how to load a module of one as a reader's notebook would."""
 
+import contextlib
 import importlib.util
 import inspect
 import re
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +51,17 @@ def build(module, metaparameters, input_shape, n_classes, **options):
     if "n_classes" in inspect.signature(module.build).parameters:
         options["n_classes"] = n_classes
     return module.build(metaparameters, input_shape, **options)
+
+
+@contextlib.contextmanager
+def without_numbers():
+    """Build whole graphs without the random numbers of their variables.
+
+    Keras keeps a list of such variables and would make their numbers, gigabytes of them, at the next training.
+    """
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    keras.utils.clear_session(free_memory=False)
 
 
 def all_layers(model):

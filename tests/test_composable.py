@@ -6,7 +6,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from folders import ROOT, load, random_weights
+from folders import ROOT, load, random_weights, without_numbers
 from keras import Input, Model, layers
 
 PAIRS = {"vgg": ("vgg/vgg.py", "VGG"), "resnet_v1": ("resnet/resnet_v1.py", "ResNetV1")}
@@ -48,7 +48,7 @@ def test_every_network_is_the_same(name, network):
     """Layer by layer, with its settings, and so to the last parameter."""
     module, composable = pair(name)
     size, n_classes = (32, 10) if network.endswith("cifar10") else (224, 1000)
-    with keras.StatelessScope(initialize_variables=False):
+    with without_numbers():
         ours = module.build(module.METAPARAMETERS[network], (size, size, 3), n_classes)
         theirs = composable(module.METAPARAMETERS[network], (size, size, 3), n_classes).model
     assert architecture(theirs) == architecture(ours)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from folders import CLASSIFIERS, FOLDERS, MODULES, ROOT, all_layers, build, load
+from folders import CLASSIFIERS, FOLDERS, MODULES, ROOT, all_layers, build, load, without_numbers
 from keras import Input, Model, layers
 
 # One small network of each kind of block: (module, metaparameters).
@@ -181,7 +181,7 @@ def test_header_tells_the_shapes(path, name, monkeypatch):
             for group in metaparameters["groups"]  # in version 3 the function is a metaparameter
         )
         metaparameters, options = metaparameters | {"groups": groups}, {"auxiliary": True}
-    with keras.StatelessScope(initialize_variables=False):  # the shapes need no random numbers
+    with without_numbers():  # the shapes need no random numbers
         build(module, metaparameters, table[0][1], table[-1][2][0], **options)
     for heads in (False, True):  # those of a group are made before it ends
         assert [row for row in seen if (row[0] == "auxiliary") == heads] == [

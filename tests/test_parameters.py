@@ -5,9 +5,8 @@ Those of torchvision and of osmr/imgclsmob are asserted there too; where neither
 
 import math
 
-import keras
 import pytest
-from folders import MODULES, build, load
+from folders import MODULES, build, load, without_numbers
 
 IMAGENET, INCEPTION_V3, CIFAR10 = ((224, 224, 3), 1000), ((299, 299, 3), 1000), ((32, 32, 3), 10)
 SQUEEZENET = ((227, 227, 3), 1000)
@@ -269,7 +268,7 @@ def test_parameters_with_ten_sigmoids(name):
 @pytest.mark.parametrize("name", TWINS)
 def test_parameters_of_a_twin(name):
     module, (_, input_shape, _) = load(NAMES[name]), PARAMETERS[name]
-    with keras.StatelessScope(initialize_variables=False):
+    with without_numbers():
         twin = module.twin(module.METAPARAMETERS[name], input_shape)
     assert sum(math.prod(variable.shape) for variable in twin.trainable_variables) == TWINS[name]
     assert f"{TWINS[name]:,}" in module.__doc__
@@ -299,6 +298,6 @@ def test_both_forms_of_the_grouped_convolution_have_the_same_parameters(name):
 
 def count(module, metaparameters, input_shape, n_classes, **options):
     """Build the whole graph and count; only the numbers in its variables, a minute of random ones, are left out."""
-    with keras.StatelessScope(initialize_variables=False):
+    with without_numbers():
         model = build(module, metaparameters, input_shape, n_classes, **options)
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from folders import ROOT, load, random_weights
+from folders import ROOT, load, random_weights, without_numbers
 from keras import Input, Model, layers
 
 
@@ -427,7 +427,7 @@ def test_bypasses_of_squeezenet():
         ("squeezenet_v1_0_simple_bypass", [128, 256, 384, 512], 26),
         ("squeezenet_v1_0_complex_bypass", [128, 128, 256, 256, 384, 384, 512, 512], 30),
     ):
-        with keras.StatelessScope(initialize_variables=False):
+        with without_numbers():
             model = module.build(module.METAPARAMETERS[name])
         assert [layer.output.shape[-1] for layer in of(model, layers.Add)] == widths
         assert len(of(model, layers.Conv2D)) == n_convolutions
