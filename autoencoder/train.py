@@ -1,4 +1,4 @@
-"""Train an autoencoder on CIFAR-10, and compare it with simpler codes of the same size.
+"""Train an autoencoder on CIFAR-10, and compare it with simpler codes of at most its size.
 
     python autoencoder/train.py --data synthetic --epochs 20 --output runs/synthetic    # minutes, no network
     python autoencoder/train.py                                                         # CIFAR-10, 10 to 20 minutes
