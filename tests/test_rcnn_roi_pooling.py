@@ -6,7 +6,7 @@ import pytest
 from folders import load
 from keras import ops
 
-MODULE = load("rcnn/roi_pooling.py")
+MODULE = load("rcnn/fast_rcnn.py")
 
 
 def twin(feature_maps, regions, size, scale):

@@ -1,0 +1,346 @@
+"""How the three detectors are trained, step by step; an interrupted run goes on within the step it was in.
+
+Every detector begins with a network trained to tell single images apart, as those of the papers do with ImageNet's.
+"""
+
+import csv
+import math
+import time
+
+import numpy as np
+from keras import Input, Model, callbacks, layers, losses, optimizers, regularizers, utils
+
+import batches
+import boxes
+import fast_rcnn
+import faster_rcnn
+import rcnn
+import report
+from detect import N_PROPOSALS, PADDING
+from selective_search import selective_search
+
+SIZE = 32  # of a warped region: that of the images that the networks begin with
+MOMENTUM = 0.9  # of the papers
+WEIGHT_DECAY = 5e-4  # of the papers
+PRETRAINING_RATE = 0.1  # as in the other folders
+PRETRAINING_BATCH = 128
+WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth; then it falls along a cosine
+REGIONS_PER_SCENE = 64  # of 2 scenes 128, the batch of the papers
+FAST_BACKGROUND, FASTER_BACKGROUND = 0.1, 0.0  # the least IoU of a region that stands for the background
+SIGMA_RPN = 3.0  # where the loss of anchors becomes linear: at 1 / 9
+SVM_SCENES = 500  # scenes whose regions the support vector machines learn from
+RIDGE_IOU = 0.6  # regions that the box regressors learn from overlap an object by more
+
+
+def train_rcnn(args, splits, scenes, n_classes, mean, variance):
+    """Pre-train, propose, fine-tune on warped regions, then train the linear models on the features."""
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
+    proposals = {name: search(args, name, scenes[name][0]) for name in ("training", "validation")}
+    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], (SIZE, SIZE, 3), 1 + n_classes)
+    for layer, source in zip(network.layers[:-1], pretrained.layers[:-1], strict=True):
+        layer.set_weights(source.get_weights())
+    n_batches = -(-len(scenes["training"][0]) // args.batch_size)
+    training, validation = (
+        batches.WarpedBatches(
+            *scenes[name], proposals[name], max(1, n_batches // divisor), REGIONS_PER_SCENE * args.batch_size,
+            SIZE, PADDING, args.seed, name == "training",
+        )
+        for name, divisor in (("training", 1), ("validation", 10))
+    )
+    outputs = network(pre_stem(images := Input((SIZE, SIZE, 3), dtype="uint8"), mean, variance))
+    batch = {"x": training, "validation_data": validation}
+    fit(args, "fine-tuning", network, Model(images, outputs), batch, "sparse_categorical_crossentropy")
+
+    detector = rcnn.with_linear_models(network, n_classes)
+    kept = args.output / "backup" / "linear_models.weights.h5"
+    if kept.exists():
+        detector.load_weights(kept)
+    else:
+        fit_linear_models(args, detector, scenes["training"], proposals["training"], n_classes, mean, variance)
+        report.write(kept, detector.save_weights)
+    detector.name = "rcnn"
+    images = Input((SIZE, SIZE, 3), dtype="uint8", name="images")
+    return Model(images, detector(pre_stem(images, mean, variance)))
+
+
+def fit_linear_models(args, detector, split, proposals, n_classes, mean, variance):
+    """Give the layers "scores" and "deltas" of an R-CNN their weights, class by class, from the features of regions."""
+    scenes, objects = split
+    images = Input((SIZE, SIZE, 3), dtype="uint8")
+    outputs = detector(pre_stem(images, mean, variance))
+    features = Model(images, [outputs["fc7"], outputs["pool5"]])
+    fc7, overlaps, positives, pool5, targets = [], [], [], [], []
+    print("Features of the regions of the training scenes")
+    bar = utils.Progbar(len(scenes), unit_name="scene")
+    for number, ((truth, classes), found) in enumerate(zip(objects, proposals, strict=True)):
+        bar.add(1)
+        iou = boxes.iou(found, truth)
+        close = iou.max(1, initial=0) > RIDGE_IOU
+        regions = np.concatenate([truth, found if number < SVM_SCENES else found[close]])
+        if not len(regions):
+            continue
+        of_dense, of_maps = features.predict_on_batch(rcnn.warp(scenes[number], regions, SIZE, PADDING))
+        positives += list(zip(classes, of_dense, strict=False))
+        of_found = of_maps[len(truth) :]
+        if number < SVM_SCENES:
+            fc7.append(of_dense[len(truth) :])
+            overlaps.append([iou[:, classes == k].max(1, initial=0) for k in range(n_classes)])
+            of_found = of_found[close]
+        which = iou[close].argmax(1) if close.any() else np.zeros(0, int)
+        pool5.append(of_found)
+        targets += list(zip(classes[which], boxes.encode(found[close], truth[which]), strict=True))
+    fc7, pool5 = np.concatenate(fc7), np.concatenate(pool5)
+    overlaps = np.concatenate(overlaps, 1)  # (K, regions)
+    of_class = np.array([k for k, _ in targets], int)
+    deltas = np.array([delta for _, delta in targets], "float32").reshape(-1, 4)
+
+    print("Support vector machines and box regressors of the classes")
+    bar, rng = utils.Progbar(n_classes, unit_name="class"), np.random.default_rng(args.seed)
+    scores_kernel, scores_bias, deltas_kernel, deltas_bias = [], [], [], []
+    for k in range(n_classes):
+        mine = np.array([x for label, x in positives if label == k], "float32").reshape(-1, fc7.shape[1])
+        kernel, bias = rcnn.train_svm(mine, fc7[overlaps[k] < 0.3], rng)
+        scores_kernel.append(kernel)
+        scores_bias.append(bias)
+        kernel, bias = rcnn.fit_box_regressor(pool5[of_class == k], deltas[of_class == k])
+        deltas_kernel.append(kernel)
+        deltas_bias.append(bias)
+        bar.add(1)
+    detector.get_layer("scores").set_weights([np.stack(scores_kernel, 1), np.array(scores_bias)])
+    detector.get_layer("deltas").set_weights([np.concatenate(deltas_kernel, 1), np.concatenate(deltas_bias)])
+
+
+def train_fast_rcnn(args, splits, scenes, n_classes, mean, variance):
+    """Pre-train, propose, then train the whole network, stem and classifier, on the regions of a few scenes a step."""
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
+    proposals = {name: search(args, name, scenes[name][0]) for name in ("training", "validation")}
+    shape, metaparameters = scenes["training"][0].shape[1:], fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"]
+    network = fast_rcnn.build(metaparameters, shape, 1 + n_classes, REGIONS_PER_SCENE)
+    begin_with(network, pretrained)
+    fit_regions(args, "detector", network, scenes, proposals, FAST_BACKGROUND, mean, variance)
+    final = fast_rcnn.build(metaparameters, shape, 1 + n_classes, N_PROPOSALS)  # as many regions as there will be
+    final.set_weights(network.get_weights())
+    final.name = "fast_rcnn"
+    inputs = {
+        "images": Input(shape, dtype="uint8", name="images"),
+        "regions": Input((N_PROPOSALS, 4), name="regions"),
+    }
+    return Model(inputs, final(inputs | {"images": pre_stem(inputs["images"], mean, variance)}))
+
+
+def train_faster_rcnn(args, splits, scenes, n_classes, mean, variance):
+    """Pre-train, then the four alternating steps of section 3.2 of the paper.
+
+    1. A region proposal network, stem and all. 2. A Fast R-CNN, stem and all, on the proposals of the first. 3. A
+    region proposal network on the stem of that, which is frozen. 4. The classifier of the Fast R-CNN, its stem frozen,
+    on the proposals of the third. Now both have the same stem, and are one network.
+    """
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
+    shape, metaparameters = scenes["training"][0].shape[1:], faster_rcnn.METAPARAMETERS["faster_rcnn_vgg8"]
+    first, final = (faster_rcnn.build(metaparameters, shape, 1 + n_classes) for _ in range(2))
+    metaparameters = fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"]
+    detector = fast_rcnn.build(metaparameters, shape, 1 + n_classes, REGIONS_PER_SCENE)
+    begin_with(first, pretrained)
+    begin_with(detector, pretrained)
+
+    fit_anchors(args, "1 region proposal network", first, scenes, mean, variance)
+    found = propose(first, scenes, mean, variance)
+    fit_regions(args, "2 detector", detector, scenes, found, FASTER_BACKGROUND, mean, variance)
+    share(detector, final)
+    for network in (detector, final):
+        for layer in stem_of(network).layers:
+            layer.trainable = False
+    fit_anchors(args, "3 region proposal network", final, scenes, mean, variance)
+    found = propose(final, scenes, mean, variance)
+    fit_regions(args, "4 classifier", detector, scenes, found, FASTER_BACKGROUND, mean, variance)
+    share(detector, final)
+    for layer in stem_of(final).layers:
+        layer.trainable = True
+    final.name = "faster_rcnn"
+    images = Input(shape, dtype="uint8", name="images")
+    return Model(images, final(pre_stem(images, mean, variance)))
+
+
+def pre_stem(inputs, mean, variance):
+    """Normalize images (N, H, W, 3), 0 to 255, to about zero mean and unit variance; unlike that of vgg/train.py alone.
+
+    Scenes are mirrored together with their boxes, in batches.py.
+    """
+    return layers.Normalization(mean=mean, variance=variance)(inputs)
+
+
+def pretrain(args, splits, n_classes, mean, variance):
+    """Train the small network of R-CNN to tell the single images apart, and return it."""
+    (x, y), validation = splits["training"], splits["validation"]
+    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], x.shape[1:], n_classes)
+    inputs = Input(x.shape[1:], dtype="uint8")
+    augmented = layers.RandomFlip("horizontal")(pre_stem(inputs, mean, variance))
+    augmented = layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant", interpolation="nearest")(augmented)
+    model, loss = Model(inputs, network(augmented)), "sparse_categorical_crossentropy"
+    batch = {"x": x, "y": y, "batch_size": PRETRAINING_BATCH, "validation_data": validation}
+    fit(args, "pre-training", network, model, batch, loss, None, PRETRAINING_RATE, args.pretraining_epochs)
+    return network
+
+
+def begin_with(network, pretrained):
+    """Copy what a pre-trained network has learned into a Fast or Faster R-CNN: the stem and the dense layers.
+
+    The pooling that the one has between them, and RoI pooling, which the other has, have no weights.
+    """
+    source = [layer for layer in pretrained.layers[:-1] if layer.weights]
+    target = [layer for layer in stem_of(network).layers if layer.weights]
+    target += [layer for layer in network.layers if layer.name.startswith("fc")]
+    for layer, other in zip(target, source, strict=True):
+        layer.set_weights(other.get_weights())
+
+
+def share(detector, network):
+    """Copy a Fast R-CNN into a Faster R-CNN: all layers but those of the region proposal network."""
+    source = [layer for layer in detector.layers if layer.weights]
+    target = [layer for layer in network.layers if layer.weights and not layer.name.startswith("rpn")]
+    for layer, other in zip(target, source, strict=True):
+        layer.set_weights(other.get_weights())
+
+
+def stem_of(network):
+    """Return the stem of a Fast or Faster R-CNN, which shares its layers."""
+    images = network.input["images"] if isinstance(network.input, dict) else network.input
+    return Model(images, network.get_layer("feature_maps").output)
+
+
+def search(args, name, scenes):
+    """Return the proposals of selective search for each scene; those of every hundred scenes are kept in the backup."""
+    print(f"Selective search in the {name} scenes")
+    bar, found = utils.Progbar(len(scenes), unit_name="scene"), []
+    for first in range(0, len(scenes), 100):
+        path = args.output / "backup" / f"proposals_{name}_{first}.npz"
+        if not path.exists():
+            of_each = []
+            for number, scene in enumerate(scenes[first : first + 100], first):
+                of_each.append(selective_search(scene, most=N_PROPOSALS))
+                bar.update(number)
+            report.write(path, lambda path, of_each=of_each: np.savez(path, *of_each))
+        with np.load(path) as arrays:
+            found += [arrays[key] for key in arrays.files]
+    bar.update(len(scenes))
+    return found
+
+
+def propose(network, scenes, mean, variance):
+    """Return what the region proposal network of a Faster R-CNN proposes: {"training": [(P, 4), ...], ...}."""
+    images = Input(network.input_shape[1:], dtype="uint8")
+    proposals = Model(network.input, network.get_layer("proposals").output)
+    model = Model(images, proposals(pre_stem(images, mean, variance)))
+    print("Proposals for the training and validation scenes")
+    return {name: list(model.predict(scenes[name][0], 16)) for name in ("training", "validation")}
+
+
+def fit_anchors(args, step, network, scenes, mean, variance):
+    """Train the region proposal network of a Faster R-CNN, and its stem unless that is frozen: section 3.1.3."""
+    names = ("objectness", "anchor_deltas")
+    part = Model(network.input, {name: network.get_layer(name).output for name in names})
+    images = Input(network.input_shape[1:], dtype="uint8", name="images")
+    model = Model({"images": images}, part(pre_stem(images, mean, variance)))
+    anchors = np.array(network.get_layer("proposals").anchors, "float32")
+    training, validation = (
+        batches.AnchorBatches(*scenes[name], anchors, args.batch_size, args.seed, name == "training")
+        for name in ("training", "validation")
+    )
+    loss = {
+        "objectness": losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        "anchor_deltas": fast_rcnn.SmoothL1(SIGMA_RPN),
+    }
+    fit(args, step, network, model, {"x": training, "validation_data": validation}, loss)
+
+
+def fit_regions(args, step, network, scenes, proposals, background, mean, variance):
+    """Train the classifier of a Fast R-CNN on given regions, and its stem unless that is frozen: section 2.3.
+
+    The loss of the boxes is a mean over the regions of objects alone, where the paper's is one over all: hence its
+    weight, the share of these.
+    """
+    _, n_regions, n_classes, _ = network.output["deltas"].shape
+    inputs = {
+        "images": Input(network.input["images"].shape[1:], dtype="uint8", name="images"),
+        "regions": Input((n_regions, 4), name="regions"),
+    }
+    model = Model(inputs, network(inputs | {"images": pre_stem(inputs["images"], mean, variance)}))
+    training, validation = (
+        batches.RegionBatches(
+            *scenes[name], proposals[name], n_classes - 1, args.batch_size, args.seed, name == "training",
+            n_regions, background,
+        )
+        for name in ("training", "validation")
+    )
+    loss = {
+        "classes": losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
+        "deltas": fast_rcnn.SmoothL1(),
+    }
+    batch = {"x": training, "validation_data": validation}
+    fit(args, step, network, model, batch, loss, {"classes": 1, "deltas": 0.25})
+
+
+def fit(args, step, network, model, batch, loss, loss_weights=None, learning_rate=None, epochs=None):
+    """Train a model for one step, and keep the weights of the network that it is part of; skip a step that is done.
+
+    Args:
+        args: the arguments of train.py.
+        step: its name.
+        network: whose weights are kept.
+        model: the network or a part of it, behind the pre-stem.
+        batch: arguments of Model.fit, "x" among them.
+        loss, loss_weights: arguments of Model.compile.
+        learning_rate, epochs: args.learning_rate and args.epochs by default.
+    """
+    learning_rate, epochs = learning_rate or args.learning_rate, epochs or args.epochs
+    backup = args.output / "backup"
+    kept = backup / f"{step.replace(' ', '_')}.weights.h5"
+    if kept.exists():
+        network.load_weights(kept)
+    else:
+        for layer in network.layers:
+            if isinstance(layer, (layers.Conv2D, layers.Dense)):  # not biases, not batch normalization
+                layer.kernel.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # gradient: WEIGHT_DECAY times the kernel
+        x = batch["x"]
+        n_steps = epochs * (len(x) if isinstance(x, utils.PyDataset) else -(-len(x) // batch["batch_size"]))
+        n_warmup = max(1, round(WARMUP * n_steps))
+        schedule = optimizers.schedules.CosineDecay(
+            learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=learning_rate, warmup_steps=n_warmup
+        )
+        model.compile(optimizers.SGD(schedule, MOMENTUM), loss, loss_weights)
+        watchers = [
+            callbacks.TerminateOnNaN(raise_error=True),
+            History(args.output / "history.csv", step),
+            callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False),
+        ]
+        if isinstance(x, utils.PyDataset):  # as if never interrupted
+            watchers.append(callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: x.draw(epoch)))
+        print(f"Step: {step}")
+        model.fit(**batch, epochs=epochs, callbacks=watchers)
+        report.write(kept, network.save_weights)
+    for path in (*backup.glob("latest.weights.h5*"), *backup.glob("training_metadata.json*")):
+        path.unlink()  # or the next step would go on from there
+
+
+class History(callbacks.Callback):
+    """Write a row of history.csv after each epoch: the step, its epoch, losses and seconds."""
+
+    def __init__(self, path, step):
+        super().__init__()
+        self.path, self.step = path, step
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock."""
+        self.start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the row; the names of the columns first if there is no file yet."""
+        if not math.isfinite(logs["val_loss"]):
+            raise RuntimeError("NaN or Inf loss on the validation images")
+        is_new = not self.path.exists()
+        with open(self.path, "a", newline="") as file:
+            writer = csv.writer(file)
+            if is_new:
+                writer.writerow(["step", "epoch", "loss", "val_loss", "seconds"])
+            seconds = time.perf_counter() - self.start
+            writer.writerow([self.step, epoch, logs["loss"], logs["val_loss"], f"{seconds:.3f}"])
