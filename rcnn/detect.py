@@ -16,7 +16,7 @@ from batches import BOX_VARIANCE
 from selective_search import selective_search
 
 N_PROPOSALS = 300  # of selective search, at most
-PADDING = 2  # pixels of context around a warped region of 32x32: the paper's 16 of 227
+PADDING = 3  # pixels of context around a warped region of 48x48: about the paper's 16 of 227
 MIN_SCORE = {"rcnn": -1.0, "fast_rcnn": 0.05, "faster_rcnn": 0.05}  # a margin, and two probabilities
 SUPPRESSION = 0.3  # the IoU with a better box of its class above which a box is dropped
 

@@ -13,15 +13,16 @@ arXiv:1311.2524, section 2 and appendices A to C, here with VGG-16, its "O-Net".
     classifier    (  7,   7, 512) -> (21,)             dense 4096, 4096, 21
 
     rcnn_vgg8
-    stem          ( 32,  32,   3) -> ( 32,  32,  32)   the first convolution of group 1
-    group 1       ( 32,  32,  32) -> ( 16,  16,  32)   2 convolutions, the first of which was the stem
-    group 2       ( 16,  16,  32) -> (  8,   8,  64)   2 convolutions
-    group 3       (  8,   8,  64) -> (  4,   4, 128)   2 convolutions
-    classifier    (  4,   4, 128) -> (11,)             dense 256, 11
+    stem          ( 48,  48,   3) -> ( 48,  48,  32)   the first convolution of group 1
+    group 1       ( 48,  48,  32) -> ( 24,  24,  32)   2 convolutions, the first of which was the stem
+    group 2       ( 24,  24,  32) -> ( 12,  12,  64)   2 convolutions
+    group 3       ( 12,  12,  64) -> (  6,   6, 128)   2 convolutions
+    classifier    (  6,   6, 128) -> (11,)             dense 256, 11
 
-Trainable parameters: rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 815,275 with 11, background among them.
+Trainable parameters: rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,470,635 with 11, the background among
+them.
 Differs from the paper: the initial weights are He-normal. The support vector machines have the squared hinge loss.
-rcnn_vgg8, for regions of 32x32 pixels, is not in the paper.
+rcnn_vgg8, for regions of 48x48 pixels, is not in the paper.
 
 That network, fine-tuned, is not yet the detector: its features are. Linear models on them, with_linear_models, say how
 much a region looks like each class, and where the box of the object is.
