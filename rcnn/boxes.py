@@ -180,7 +180,7 @@ def nms(boxes, scores, threshold, most=None):
     return np.array(kept, "int64")
 
 
-def average_precision(recall, precision, eleven_points=False):
+def voc_average_precision(recall, precision, eleven_points=False):
     """Return the area under a curve of precision over recall, in the two ways of the VOC challenge.
 
     Args:
@@ -229,7 +229,7 @@ def evaluate(detections, truths, n_classes, threshold=0.5):
             continue
         hits = np.array(hits, float)[np.argsort(-np.array(scores), kind="stable")] if hits else np.zeros(0)
         right = hits.cumsum()
-        precisions.append(average_precision(right / n_objects, right / np.arange(1, len(hits) + 1)))
+        precisions.append(voc_average_precision(right / n_objects, right / np.arange(1, len(hits) + 1)))
     return np.array(precisions)
 
 

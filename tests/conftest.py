@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from folders import FOLDERS, ROOT
 
 
@@ -17,6 +18,14 @@ def copy_tracked(to, *paths):
         if (ROOT / name).exists():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, to / name)
+
+
+@pytest.fixture
+def eagerly():
+    """Run what a test trains without graphs: for a few steps they take longer to trace than to run."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

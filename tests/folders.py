@@ -1,6 +1,7 @@
 """What the tests share: where the folders are, and how to load a module of one as a reader's notebook would."""
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import re
@@ -12,9 +13,10 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSIFIERS = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")  # one class each
-READING_ORDER = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder")
+READING_ORDER = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder", "rcnn")
 FOLDERS = [name for name in READING_ORDER if (ROOT / name).is_dir()]
 COMPANIONS = ("train.py", "data.py", "report.py", "step_times.py", "tasks.py", "pairs.py", "codes.py")
+COMPANIONS += ("scenes.py", "boxes.py", "selective_search.py", "batches.py", "training.py", "detect.py", "compare.py")
 MODULES = [
     str(path.relative_to(ROOT))
     for folder in FOLDERS
@@ -43,7 +45,27 @@ def load(path):
         sys.path.remove(str(folder))
         for name in neighbours & set(sys.modules):  # or the next folder would get this one's data.py
             del sys.modules[name]
+    if hasattr(module, "data"):
+        module.data.synthetic = drawn_once(module.data.synthetic)
     return module
+
+
+DRAWN = {}
+
+
+def drawn_once(synthetic):
+    """Let all copies of a train.py draw the same synthetic images once, a second or two; data.py alone draws anew."""
+    text = inspect.getsource(synthetic)
+
+    @functools.wraps(synthetic)
+    def draw(n_images, seed=0):
+        key = (text, n_images, seed)
+        if key not in DRAWN:
+            DRAWN[key] = synthetic(n_images, seed)
+        images, labels = DRAWN[key]
+        return images.copy(), labels.copy()
+
+    return draw
 
 
 def build(module, metaparameters, input_shape, n_classes, **options):
@@ -62,6 +84,11 @@ def without_numbers():
     with keras.StatelessScope(initialize_variables=False):
         yield
     keras.utils.clear_session(free_memory=False)
+
+
+def predict(model, x):
+    """Return what a model makes of x, by one plain call: for a few images a graph takes longer to trace than to run."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x, training=False))
 
 
 def all_layers(model):

@@ -165,7 +165,7 @@ def test_saved_model(finished):
     results = json.loads((out / "results.json").read_text())
     model = keras.saving.load_model(out / "model.keras", safe_mode=True)
     assert model.input.dtype == "uint8" and model.output_shape == (None, 32, 32, 3)
-    splits, _ = load("autoencoder/data.py").load("synthetic", 500, 0)
+    splits, _ = load("autoencoder/train.py").data.load("synthetic", 500, 0)
     training, test = (splits[name][0] for name in ("training", "test"))
     reconstructed = model.predict(test, verbose=0)
     scores = {"autoencoder": reconstructed, "mean image": np.broadcast_to(training.mean(0) / 255, test.shape)}

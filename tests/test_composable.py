@@ -6,7 +6,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from folders import ROOT, load, random_weights, without_numbers
+from folders import ROOT, load, predict, random_weights, without_numbers
 from keras import Input, Model, layers
 
 PAIRS = {"vgg": ("vgg/vgg.py", "VGG"), "resnet_v1": ("resnet/resnet_v1.py", "ResNetV1")}
@@ -65,11 +65,11 @@ def test_with_the_same_weights_the_outputs_are_the_same(name, metaparameters):
     random_weights(ours, 0)
     random_weights(theirs, 1)
     x = np.random.default_rng(0).normal(size=(8, 32, 32, 3))
-    expected = ours.predict(x, verbose=0)
+    expected = predict(ours, x)
     assert expected.max() < 0.99 and expected.std(0).max() > 1e-3  # a difference anywhere would show
-    assert abs(theirs.predict(x, verbose=0) - expected).max() > 1e-3  # not yet the same weights
+    assert abs(predict(theirs, x) - expected).max() > 1e-3  # not yet the same weights
     theirs.set_weights(ours.get_weights())
-    np.testing.assert_allclose(theirs.predict(x, verbose=0), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(predict(theirs, x), expected, rtol=1e-4, atol=1e-6)
 
 
 @both
@@ -149,6 +149,6 @@ def test_pasted_saved_and_loaded_in_safe_mode(name, metaparameters, tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     x = np.random.default_rng(0).normal(size=(4, 32, 32, 3))
-    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(predict(loaded, x), predict(model, x), atol=1e-6)
     methods = [m for _, m in inspect.getmembers(namespace[class_name], inspect.isfunction)]
     assert len(methods) >= 6 and all(method.__doc__ for method in methods)

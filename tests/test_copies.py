@@ -27,6 +27,10 @@ OWN_IN = {
     "siamese/report.py": {"write_results"},
     "autoencoder/train.py": {"main", "train", "pre_stem"},
     "autoencoder/report.py": {"BestModel", "write_results", "plot_curves"},
+    "rcnn/train.py": OTHER_TRAINING,
+    "rcnn/training.py": {"pre_stem"},
+    "rcnn/report.py": {"write_results", "read_history", "save_history", "plot_curves"},
+    "rcnn/compare.py": {"main", "parse_arguments", "refuse"},
 }
 
 

@@ -93,7 +93,7 @@ def test_the_split_is_45000_and_5000_by_the_seed(binary_files):
 
 @pytest.mark.parametrize("limit", [1, 9, 100, 4_500])
 def test_limit_is_the_number_of_images_to_train_on(limit):
-    splits, _ = data.load("synthetic", limit)
+    splits, _ = load(f"{FOLDERS[0]}/train.py").data.load("synthetic", limit)  # which draws once for all of these
     assert len(splits["training"][1]) == limit
     assert len(splits["validation"][1]) == max(1, limit // 9)
     assert len(splits["test"][1]) == min(limit, 1_000)

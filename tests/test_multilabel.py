@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import load, main
+from folders import load, main, predict
 from keras import Input
 
 MODULE = load("multilabel/multilabel.py")
@@ -39,6 +39,7 @@ def test_the_sigmoids_are_independent():
     assert (abs(before.sum(-1) - 1) > 0.1).all()
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_all_outputs_share_one_backbone():
     """The loss of any group alone moves the first convolution."""
     x, labels = np.random.default_rng(0).normal(size=(16, 32, 32, 3)), np.arange(16) % 2
@@ -80,7 +81,7 @@ def test_backbone_is_that_of_resnet():
         theirs = resnet.build(resnet.METAPARAMETERS[name], (32, 32, 3), 10)
         ours.set_weights(theirs.get_weights())
         x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
-        features = [keras.Model(model.input, model.layers[-2].output).predict(x, verbose=0) for model in (ours, theirs)]
+        features = [predict(keras.Model(model.input, model.layers[-2].output), x) for model in (ours, theirs)]
         np.testing.assert_allclose(*features, atol=1e-5)
 
 
@@ -167,9 +168,9 @@ def test_saved_model_of_the_groups(finished):
     out = where / arguments[-1]
     results = json.loads((out / "results.json").read_text())
     model = keras.saving.load_model(out / "model.keras", safe_mode=True)
-    splits, classes = load("multilabel/data.py").load("synthetic", 500, 0)
+    splits, classes = load("multilabel/train.py").data.load("synthetic", 500, 0)
     x, y = splits["test"]
-    outputs = model.predict(x, verbose=0)
+    outputs = predict(model, x)
     labels = TASKS.group_labels(y, classes)
     assert list(outputs) == list(labels) == ["kind", "outline", "filled"]
     for name, probabilities in outputs.items():
@@ -181,6 +182,7 @@ def test_saved_model_of_the_groups(finished):
     assert results["task"] == "groups"
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_run_on_mosaics_goes_on_and_its_scores_are_right(monkeypatch, tmp_path, capsys):
     """Interrupted in its second epoch, it goes on with the mosaics of that one."""
     module = load("multilabel/train.py")
@@ -218,7 +220,7 @@ def test_a_run_on_mosaics_goes_on_and_its_scores_are_right(monkeypatch, tmp_path
     assert model.input_shape == (None, 64, 64, 3) and model.input.dtype == "uint8" and model.output_shape == (None, 10)
     splits, classes = module.data.load("synthetic", 203, 0)
     x, answers = module.tasks.questions("mosaic", *splits["test"], classes, 0)
-    yes = model.predict(x, verbose=0) > 0.5
+    yes = predict(model, x) > 0.5
     both, said, true = (yes * answers).sum(0), yes.sum(0), answers.sum(0)
     assert results["test_macro_f1"] == pytest.approx((2 * both / (said + true)).mean(), abs=1e-5)
     assert results["test_micro_f1"] == pytest.approx(2 * both.sum() / (said + true).sum(), abs=1e-5)
@@ -230,7 +232,7 @@ def test_a_run_on_mosaics_goes_on_and_its_scores_are_right(monkeypatch, tmp_path
 @pytest.mark.parametrize("limit", [1, 3, 5])
 def test_mosaics_of_a_few_images(limit):
     """Fewer than four are repeated."""
-    splits, classes = load("multilabel/data.py").load("synthetic", limit, 0)
+    splits, classes = load("multilabel/train.py").data.load("synthetic", limit, 0)
     for images, labels in splits.values():
         whole, shown = TASKS.questions("mosaic", images, labels, classes, 0)
         assert whole.shape == (1, 64, 64, 3) and 1 <= shown.sum() <= 4

@@ -131,11 +131,11 @@ def test_nms_is_tensorflows(threshold, most):
 def test_average_precision_by_hand():
     """Three objects; detections right, wrong, right, wrong, right."""
     recall, precision = [1 / 3, 1 / 3, 2 / 3, 2 / 3, 1], [1, 1 / 2, 2 / 3, 1 / 2, 3 / 5]
-    assert BOXES.average_precision(recall, precision) == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
+    assert BOXES.voc_average_precision(recall, precision) == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
     eleven = (4 * 1 + 3 * 2 / 3 + 4 * 3 / 5) / 11  # recalls 0 to 0.3, 0.4 to 0.6, 0.7 to 1
-    assert BOXES.average_precision(recall, precision, eleven_points=True) == pytest.approx(eleven)
-    assert BOXES.average_precision([], []) == BOXES.average_precision([], [], eleven_points=True) == 0
-    assert BOXES.average_precision([0.5, 1], [1, 1], eleven_points=True) == 1
+    assert BOXES.voc_average_precision(recall, precision, eleven_points=True) == pytest.approx(eleven)
+    assert BOXES.voc_average_precision([], []) == BOXES.voc_average_precision([], [], eleven_points=True) == 0
+    assert BOXES.voc_average_precision([0.5, 1], [1, 1], eleven_points=True) == 1
 
 
 def test_evaluate_by_hand():

@@ -9,7 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import CLASSIFIERS, FOLDERS, ROOT, load
+from folders import CLASSIFIERS, FOLDERS, ROOT, load, predict
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
 
@@ -94,8 +94,8 @@ def test_code_that_detaches_the_pre_stem(finished, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("uint8")
     normalized = keras.ops.convert_to_numpy(namespace["normalization"](images))
     if folder == "siamese":
-        images, normalized = (images[:4], images[4:]), (normalized[:4], normalized[4:])
-    found, expected = namespace["network"].predict(normalized, verbose=0), namespace["model"].predict(images, verbose=0)
+        images, normalized = [images[:4], images[4:]], [normalized[:4], normalized[4:]]
+    found, expected = predict(namespace["network"], normalized), predict(namespace["model"], images)
     if folder == "autoencoder":
         found = keras.ops.convert_to_numpy(namespace["restore"](found))
     for name in expected if isinstance(expected, dict) else [...]:

@@ -23,6 +23,7 @@ def images(n, size=16):
     return np.random.default_rng(0).normal(size=(n, size, size, 3)).astype("float32")
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_twins_are_one_model():
     """One set of weights, used for both inputs: an image gets the same encoding on either side, also after training."""
     model = MODULE.build(SMALL, (16, 16, 3))
@@ -38,6 +39,7 @@ def test_the_twins_are_one_model():
     np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_both_sides_teach_the_twin():
     """The step of a pair is that of its left side plus that of its right side, the other one held still."""
     model = MODULE.build(SMALL, (16, 16, 3))
@@ -85,6 +87,7 @@ def test_l1_distance():
     np.testing.assert_allclose(ops.convert_to_numpy(MODULE.l1_distance(left, right)), [[0.5, 0.75, 0.0]])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_gradient_at_two_equal_images_is_finite():
     x = images(4)
     for metaparameters in (SMALL, SMALL | {"batch_normalization": True, "padding": "same"}):
@@ -299,7 +302,7 @@ def test_saved_model(finished):
     results = json.loads((out / "results.json").read_text())
     model = keras.saving.load_model(out / "model.keras", safe_mode=True)
     assert [inputs.dtype for inputs in model.inputs] == ["uint8", "uint8"] and model.output_shape == (None, 1)
-    report, data = load("siamese/report.py"), load("siamese/data.py")
+    report, data = load("siamese/report.py"), load("siamese/train.py").data
     splits, _ = data.load("synthetic", 500, 0)
     (left, right), same = report.fixed_pairs(splits["test"], 0)
     similarity = model.predict((left, right), verbose=0)
@@ -316,6 +319,7 @@ def test_saved_model(finished):
     np.testing.assert_allclose(network.predict(normalized, verbose=0), similarity, atol=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_classes_held_out_are_never_seen_and_the_run_goes_on(monkeypatch, tmp_path):
     """Interrupted in its second epoch, it goes on with the pairs of that one."""
     module = load("siamese/train.py")

@@ -11,7 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from folders import CLASSIFIERS, FOLDERS, ROOT, load, main
+from folders import CLASSIFIERS, FOLDERS, ROOT, load, main, predict
 
 SHORT = ["--data", "synthetic", "--limit", "300", "--epochs", "2", "--batch-size", "100"]
 every_folder = pytest.mark.parametrize("folder", FOLDERS)
@@ -62,19 +62,20 @@ def test_saved_model_takes_raw_pixels_and_holds_the_network(finished):
     results = json.loads((out / "results.json").read_text())
     model = keras.saving.load_model(out / "model.keras", safe_mode=True)
     assert model.input.dtype == "uint8" and model.output_shape == (None, 10)
-    splits, _ = load(f"{folder}/data.py").load("synthetic", 500, 0)
+    splits, _ = load(f"{folder}/train.py").data.load("synthetic", 500, 0)
     for split in ("test", "validation"):
         x, y = splits[split]
-        accuracy = (model.predict(x, verbose=0).argmax(-1) == y).mean()
+        accuracy = (predict(model, x).argmax(-1) == y).mean()
         assert accuracy == pytest.approx(results[f"{split}_accuracy"], abs=1e-6)
 
     network = model.get_layer(results["model"])  # the model without its pre-stem
     assert sum(v.numpy().size for v in network.trainable_variables) == results["parameters"]
     mean, variance = splits["training"][0].mean((0, 1, 2)), splits["training"][0].var((0, 1, 2))
     normalized = ((x - mean) / np.sqrt(variance)).astype("float32")
-    np.testing.assert_allclose(network.predict(normalized, verbose=0), model.predict(x, verbose=0), atol=1e-4)
+    np.testing.assert_allclose(predict(network, normalized), predict(model, x), atol=1e-4)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_finished_run_is_not_overwritten_unasked(finished, monkeypatch, capsys, tmp_path):
     folder, where, (_, *flags, out), _ = finished
     shutil.copytree(where / out, tmp_path / "out")
@@ -93,36 +94,52 @@ def test_a_finished_run_is_not_overwritten_unasked(finished, monkeypatch, capsys
         assert json.loads(results.read_text())["seed"] == 1
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_run_goes_on(how, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("eagerly")
+def test_an_interrupted_run_goes_on(monkeypatch, capsys, tmp_path):
+    """Interrupted from the keyboard it goes on in a second process, and when that is killed, in this one."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so its children
-    command = [sys.executable, "vgg/train.py", "--data", "synthetic", "--limit", "200", "--epochs", "20"]
-    command += ["--batch-size", "100", "--output", str(tmp_path / "out")]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "out" / "backup" / "training_metadata.json").exists():  # written when an epoch is finished
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.02)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=240)
-    if how == signal.SIGINT:
-        assert process.returncode == 130 and "the same command goes on" in errors and "Traceback" not in errors, errors
-    assert not (tmp_path / "out" / "results.json").exists()
-    before = rows(tmp_path / "out" / "history.csv")
-    assert 1 <= len(before) < 20
+    flags = ["--data", "synthetic", "--limit", "200", "--epochs", "20", "--batch-size", "100"]
+    flags += ["--output", str(tmp_path / "out")]
+    backup = None
+    for how in (signal.SIGINT, signal.SIGKILL):
+        command = [sys.executable, "vgg/train.py", *flags]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 240
+        while (found := last_backup(tmp_path / "out")) in (None, backup):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=240)
+        if how == signal.SIGINT:
+            assert process.returncode == 130 and "the same command goes on" in errors, errors
+            assert "Traceback" not in errors
+        assert not (tmp_path / "out" / "results.json").exists()
+        backup, before = found, rows(tmp_path / "out" / "history.csv")
+        assert 1 <= len(before) < 20
+        assert [row["epoch"] for row in before].count("0") == 1  # the second did not start anew
 
-    with pytest.raises(SystemExit) as exit_:  # would go on from another run's weights
-        main("vgg", monkeypatch, *command[2:], "--learning-rate", 0.5)
-    assert exit_.value.code == 2
-    done = run(*command[1:])
-    assert done.returncode == 0, done.stderr
-    assert "Epoch 1/20" not in done.stdout and "Epoch 20/20" in done.stdout
+        with pytest.raises(SystemExit) as exit_:  # would go on from another run's weights
+            main("vgg", monkeypatch, *flags, "--learning-rate", 0.5)
+        assert exit_.value.code == 2
+    capsys.readouterr()
+    main("vgg", monkeypatch, *flags)
+    printed = capsys.readouterr().out
+    assert "Epoch 1/20" not in printed and "Epoch 20/20" in printed
     after = rows(tmp_path / "out" / "history.csv")
     assert [row["epoch"] for row in after] == [str(epoch) for epoch in range(20)]
     assert float(after[0]["loss"]) == pytest.approx(float(before[0]["loss"]), rel=1e-6)
     assert not (tmp_path / "out" / "backup").exists()
 
 
+def last_backup(output):
+    """Return what the backup of a run says of its last finished epoch; None before there is one, or half of one."""
+    try:
+        return json.loads((output / "backup" / "training_metadata.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+@pytest.mark.usefixtures("eagerly")
 def test_a_kill_after_the_last_epoch_loses_nothing(monkeypatch, tmp_path, capsys):
     """Between the last epoch and results.json lies the evaluation; a kill there must not train everything again."""
     module = load("vgg/train.py")
@@ -146,6 +163,7 @@ def test_a_kill_after_the_last_epoch_loses_nothing(monkeypatch, tmp_path, capsys
     assert (tmp_path / "out" / "results.json").exists() and not (tmp_path / "out" / "backup").exists()
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_kill_in_the_first_epoch_starts_anew(monkeypatch, tmp_path):
     """Killed while it saved its first epoch, a run leaves half a file of weights."""
     one_step = ["--data", "synthetic", "--limit", 20, "--batch-size", 20, "--epochs", 1, "--output", tmp_path]
@@ -202,6 +220,7 @@ def test_squeezenet_leaves_the_loss_of_a_guess():
     assert all(float(row["val_accuracy"]) > 0.25 for row in history)  # and it never comes back
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_that_is_not_finite_stops_with_a_sentence(monkeypatch, tmp_path):
     with pytest.raises(SystemExit) as exit_:
         main("vgg", monkeypatch, *SHORT, "--model", "vgg11", "--learning-rate", 1e6, "--output", tmp_path / "out")
@@ -357,6 +376,7 @@ def test_pre_stem():
     assert len(set(shifts)) > 40
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_inception_is_trained_with_its_auxiliary_classifiers_and_kept_without(monkeypatch, tmp_path):
     """Also that a run interrupted after its first epoch goes on from there, with the best accuracy it had."""
     module, models = load("inception/train.py"), []

@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from folders import ROOT, load, random_weights, without_numbers
+from folders import ROOT, load, predict, random_weights, without_numbers
 from keras import Input, Model, layers
 
 
@@ -20,7 +20,7 @@ def test_vgg16_is_that_of_keras_applications():
     module = load("vgg/vgg.py")
     model = module.build(module.METAPARAMETERS["vgg16"], (32, 32, 3), 10)
     model.set_weights(twin.get_weights())
-    np.testing.assert_allclose(model.predict(images(32)), twin.predict(images(32)), rtol=1e-5)
+    np.testing.assert_allclose(predict(model, images(32)), predict(twin, images(32)), rtol=1e-5)
 
 
 def test_resnet50_is_that_of_keras_applications():
@@ -36,7 +36,7 @@ def test_resnet50_is_that_of_keras_applications():
         ours.set_weights(theirs.get_weights())
     model.layers[-1].set_weights(twin.layers[-1].get_weights())
     # keras.applications' epsilon is 1.001e-5
-    np.testing.assert_allclose(model.predict(images(64)), twin.predict(images(64)), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(predict(model, images(64)), predict(twin, images(64)), rtol=1e-3, atol=1e-6)
 
 
 def test_strided_convolutions_are_padded_on_all_sides():
@@ -47,7 +47,7 @@ def test_strided_convolutions_are_padded_on_all_sides():
         for layer in model.layers:
             if isinstance(layer, layers.Conv2D):
                 layer.set_weights([np.ones((3, 3, 1, 1))])
-        outputs = model.predict(np.ones((1, 4, 4, 1)))[0, ..., 0]
+        outputs = predict(model, np.ones((1, 4, 4, 1)))[0, ..., 0]
         np.testing.assert_allclose(outputs, [[4, 6], [6, 9]], rtol=1e-4)  # the normalization's epsilon
 
 
@@ -69,7 +69,7 @@ def test_zero_padding_subsamples_and_adds_channels_of_zeros():
             layer.set_weights([0 * layer.get_weights()[0]])  # leaves the shortcut alone
     x = np.random.default_rng(0).uniform(size=(3, 8, 8, 4)).astype("float32")
     expected = np.concatenate([x[:, ::2, ::2], np.zeros((3, 4, 4, 2))], axis=-1)
-    np.testing.assert_allclose(model.predict(x), expected)
+    np.testing.assert_allclose(predict(model, x), expected)
 
 
 def test_pre_activation_shortcut_is_untouched():
@@ -81,7 +81,7 @@ def test_pre_activation_shortcut_is_untouched():
         for layer in model.layers:
             if isinstance(layer, layers.Conv2D):
                 layer.set_weights([0 * layer.get_weights()[0]])
-        np.testing.assert_allclose(model.predict(x), expected, atol=1e-6)
+        np.testing.assert_allclose(predict(model, x), expected, atol=1e-6)
 
 
 def test_pre_activation_projection_shares_its_activation():
@@ -111,7 +111,7 @@ def test_densenet121_is_that_of_keras_applications():
     model = module.build(module.METAPARAMETERS["densenet121"], (64, 64, 3), 10)
     carry(twin, model)
     # keras.applications' epsilon is 1.001e-5
-    np.testing.assert_allclose(model.predict(images(64)), twin.predict(images(64)), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(predict(model, images(64)), predict(twin, images(64)), rtol=1e-3, atol=1e-6)
 
 
 def test_inception_v3_is_that_of_keras_applications():
@@ -122,7 +122,7 @@ def test_inception_v3_is_that_of_keras_applications():
     carry(twin, model)
     n_scales = sum(layer.gamma.shape[0] for layer in of(model, layers.BatchNormalization))  # the twin has none
     assert n_scales == 17_216 and f"{n_scales:,} parameters fewer" in module.__doc__
-    np.testing.assert_allclose(model.predict(images(107)), twin.predict(images(107)), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(predict(model, images(107)), predict(twin, images(107)), rtol=1e-3, atol=1e-6)
 
 
 def test_both_forms_of_the_grouped_convolution_are_one():
@@ -153,7 +153,7 @@ def test_both_forms_of_the_grouped_convolution_are_one():
     for ours, theirs in zip(of(grouped, layers.BatchNormalization), of(split, layers.BatchNormalization), strict=True):
         ours.set_weights(theirs.get_weights())
     x = images(32, n=4)
-    np.testing.assert_allclose(grouped.predict(x), split.predict(x), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(predict(grouped, x), predict(split, x), rtol=1e-4, atol=1e-6)
     (of_split, of_grouped) = (gradients(model, x, np.arange(4)) for model in (split, grouped))
     for a, b in zip(in_one(of_split), of_grouped, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
@@ -163,7 +163,7 @@ def test_both_forms_of_the_grouped_convolution_are_one():
 def gradients(model, x, y):
     """The gradient with respect to every trainable variable: what one step of SGD at rate 1 takes away."""
     before = [variable.numpy() for variable in model.trainable_variables]
-    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy", run_eagerly=True)
     model.train_on_batch(x, y)
     return [a - variable.numpy() for a, variable in zip(before, model.trainable_variables, strict=True)]
 
@@ -173,11 +173,11 @@ def test_each_branch_has_its_own_slice():
     inputs = Input((6, 6, 12))
     model = Model(inputs, load("resnext/resnext.py").split_transform_merge(inputs, 4))
     x = np.random.default_rng(0).normal(size=(1, 6, 6, 12)).astype("float32")
-    before = model.predict(x)
+    before = predict(model, x)
     for branch in range(4):
         changed = x.copy()
         changed[..., 3 * branch : 3 * branch + 3] += 1
-        moved = abs(model.predict(changed) - before).reshape(-1, 4, 3).max((0, 2)) > 1e-6
+        moved = abs(predict(model, changed) - before).reshape(-1, 4, 3).max((0, 2)) > 1e-6
         assert moved.tolist() == [i == branch for i in range(4)]
 
 
@@ -190,7 +190,7 @@ def test_local_response_normalization():
     for i in range(7):
         neighbours = x[..., max(0, i - 2) : i + 3]
         expected[..., i] = x[..., i] / (1 + 0.5 / 5 * (neighbours**2).sum(-1)) ** 0.75
-    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5)
+    np.testing.assert_allclose(predict(model, x), expected, rtol=1e-5)
 
 
 def test_inception_v1_has_local_response_normalization_only_without_batch_normalization():
@@ -203,12 +203,12 @@ def test_inception_v1_has_local_response_normalization_only_without_batch_normal
     inputs = Input((64, 64, 3))
     stem = Model(inputs, module.stem(inputs))
     first, *_ = of(stem, layers.Conv2D)
-    small = stem.predict(x)
+    small = predict(stem, x)
     for layer in of(stem, layers.Conv2D):
         kernel, bias = layer.get_weights()
         layer.set_weights([100 * kernel, bias] if layer is first else [kernel, bias])
     # without it a ReLU network with zero biases would answer 100 times as much
-    assert np.median(stem.predict(x)[small > 0] / small[small > 0]) < 90
+    assert np.median(predict(stem, x)[small > 0] / small[small > 0]) < 90
 
 
 def test_max_pooling_of_inception_v1_is_that_of_caffe():
@@ -217,7 +217,7 @@ def test_max_pooling_of_inception_v1_is_that_of_caffe():
         inputs = Input((size, size, 1))
         model = Model(inputs, load("inception/inception_v1.py").max_pooling(inputs))
         x = np.tile(np.arange(size, dtype="float32"), (size, 1))[None, ..., None]
-        np.testing.assert_array_equal(model.predict(x)[0, 0, :, 0], expected)
+        np.testing.assert_array_equal(predict(model, x)[0, 0, :, 0], expected)
 
 
 def test_stem_of_inception_v1_pools_before_it_normalizes_and_after():
@@ -243,7 +243,7 @@ def test_inception_block_has_four_branches_in_the_order_of_the_paper():
         layer.set_weights([np.ones_like(kernel), 0 * bias])
     x = np.zeros((1, 9, 9, 1), "float32")
     x[0, 4, 4] = 1
-    y = model.predict(x)[0]
+    y = predict(model, x)[0]
     reach = [int((y[..., i] > 0).sum()) for i in range(10)]
     assert reach == [1] + 2 * [9] + 3 * [25] + 4 * [9]
     assert (y[..., 1:3].max(), y[..., 6:].max()) == (1, 1)
@@ -260,7 +260,7 @@ def test_factorized_convolutions_of_inception_v3_cover_what_they_replace():
             layer.set_weights([np.ones_like(layer.get_weights()[0])])
         x = np.zeros((1, 15, 15, 1), "float32")
         x[0, 7, 7] = 1
-        y = model.predict(x)[0] > 1e-9
+        y = predict(model, x)[0] > 1e-9
         return [(int(y[7, :, i].sum()), int(y[:, 7, i].sum()), int(y[..., i].sum())) for i in range(y.shape[-1])]
 
     assert reach(module.inception_block_b(inputs, 1, 1)) == [(1, 1, 1), (7, 7, 49), (13, 13, 169), (3, 3, 9)]
@@ -275,7 +275,7 @@ def test_a_dense_block_keeps_its_input_in_front():
     inputs = Input((4, 4, 5))
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 5)).astype("float32")
     for bottleneck in (True, False):
-        y = Model(inputs, module.dense_block(inputs, 3, 2, bottleneck)).predict(x)
+        y = predict(Model(inputs, module.dense_block(inputs, 3, 2, bottleneck)), x)
         assert y.shape == (2, 4, 4, 11)
         np.testing.assert_array_equal(y[..., :5], x)
 
@@ -291,7 +291,7 @@ def test_a_transitional_block_averages_and_rounds_down():
     convolution.set_weights([kernel])
     x = np.random.default_rng(0).uniform(size=(1, 4, 4, 5)).astype("float32")
     expected = x[..., [1, 4]].reshape(1, 2, 2, 2, 2, 2).mean((2, 4))
-    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-4)  # the normalization's epsilon
+    np.testing.assert_allclose(predict(model, x), expected, rtol=1e-4)  # the normalization's epsilon
 
 
 def test_auxiliary_classifiers_share_the_networks_weights():
@@ -303,18 +303,19 @@ def test_auxiliary_classifiers_share_the_networks_weights():
         inference = Model(model.input, model.output["main"])
         assert len(inference.trainable_variables) < len(model.trainable_variables)
         x, y = images(32, n=8), np.arange(8)
-        before = inference.predict(x)
-        np.testing.assert_allclose(model.predict(x)["main"], before, atol=1e-6)
+        before = predict(inference, x)
+        np.testing.assert_allclose(predict(model, x)["main"], before, atol=1e-6)
         model.compile(
             keras.optimizers.SGD(0.1),
             dict.fromkeys(model.output, "sparse_categorical_crossentropy"),
             loss_weights={"main": 0.0} | dict.fromkeys(heads, 1.0),
+            run_eagerly=True,  # one step does not pay for a graph
         )
         convolutions = of(inference, layers.Conv2D)
         first, last = convolutions[0].kernel.numpy(), convolutions[-1].kernel.numpy()
         model.train_on_batch(x, dict.fromkeys(model.output, y))
         assert (convolutions[0].kernel.numpy() != first).any() and (convolutions[-1].kernel.numpy() == last).all()
-        assert abs(inference.predict(x) - before).max() > 1e-4
+        assert abs(predict(inference, x) - before).max() > 1e-4
 
 
 def as_made(network, kind):
@@ -345,7 +346,7 @@ def test_squeeze_excitation_is_the_papers_arithmetic():
     z = x.mean((1, 2))
     s = 1 / (1 + np.exp(-(np.maximum(z @ w1 + b1, 0) @ w2 + b2)))
     assert s.std(0).min() > 1e-3  # the weights depend on the image
-    np.testing.assert_allclose(model.predict(x, verbose=0), x * s[:, None, None], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predict(model, x), x * s[:, None, None], rtol=1e-5, atol=1e-6)
 
 
 def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are_1():
@@ -364,11 +365,11 @@ def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are
         twin = load(without).build(metaparameters, (64, 64, 3), 10)
         random_weights(model)
         carry(model, twin, as_made)
-        expected = twin.predict(images(64), verbose=0)
+        expected = predict(twin, images(64))
         opened(model, 0.5)
-        assert abs(model.predict(images(64), verbose=0) - expected).max() > 1e-3
+        assert abs(predict(model, images(64)) - expected).max() > 1e-3
         opened(model, 1)
-        np.testing.assert_allclose(model.predict(images(64), verbose=0), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(predict(model, images(64)), expected, rtol=1e-4, atol=1e-6)
         if "inception" in with_it:  # figure 2: it weighs what comes out of the blocks, before the pooling
             weighed = [Model(model.input, multiply.input[0]).layers[-1] for multiply in of(model, layers.Multiply)]
             assert len(weighed) == 3 and all(isinstance(layer, layers.Concatenate) for layer in weighed)
@@ -393,8 +394,8 @@ def test_squeeze_excitation_comes_before_the_addition_and_spares_the_shortcut():
         assert isinstance(before.layers[-1], layers.BatchNormalization) and len(shortcut.layers) <= 3
         for weight in (0, 0.5, 1):
             opened(model, weight)
-            expected = np.maximum(shortcut.predict(x, verbose=0) + weight * before.predict(x, verbose=0), 0)
-            np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-5)
+            expected = np.maximum(predict(shortcut, x) + weight * predict(before, x), 0)
+            np.testing.assert_allclose(predict(model, x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_fire_block_expands_1x1_and_3x3_side_by_side():
@@ -405,7 +406,7 @@ def test_a_fire_block_expands_1x1_and_3x3_side_by_side():
         layer.set_weights([np.ones_like(kernel), 0 * bias])
     x = np.zeros((1, 7, 7, 1), "float32")
     x[0, 3, 3] = 1
-    y = model.predict(x, verbose=0)[0]
+    y = predict(model, x)[0]
     assert [int((y[..., i] > 0).sum()) for i in range(5)] == 2 * [1] + 3 * [9]
 
 
@@ -421,7 +422,7 @@ def test_bypasses_of_squeezenet():
         for layer in fire if n_3x3 == 5 else [*fire, last]:
             layer.set_weights([0 * w for w in layer.get_weights()])  # leaves the bypass alone
         expected = x if n_3x3 == 3 else x @ last.get_weights()[0][0, 0] + last.get_weights()[1]
-        np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(predict(model, x), expected, rtol=1e-5, atol=1e-6)
     for name, widths, n_convolutions in (
         ("squeezenet_v1_0", [], 26),
         ("squeezenet_v1_0_simple_bypass", [128, 256, 384, 512], 26),
@@ -438,7 +439,7 @@ def test_max_pooling_of_squeezenet_pads_with_nothing_that_could_win():
         inputs = Input((size, size, 1))
         model = Model(inputs, load("squeezenet/squeezenet.py").max_pooling(inputs))
         x = np.tile(np.arange(size, dtype="float32"), (size, 1))[None, ..., None] - 100
-        np.testing.assert_array_equal(model.predict(x, verbose=0)[0, 0, :, 0], np.array(expected) - 100)
+        np.testing.assert_array_equal(predict(model, x)[0, 0, :, 0], np.array(expected) - 100)
 
 
 def test_classifier_of_squeezenet_takes_the_mean_of_a_map_for_each_class():
@@ -449,7 +450,7 @@ def test_classifier_of_squeezenet_takes_the_mean_of_a_map_for_each_class():
     x = np.random.default_rng(0).normal(scale=3, size=(2, 3, 3, 4)).astype("float32")
     means = np.maximum(x @ kernel[0, 0] + bias, 0).mean((1, 2))
     expected = np.exp(means) / np.exp(means).sum(-1, keepdims=True)
-    np.testing.assert_allclose(model.predict(x, verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(predict(model, x), expected, rtol=1e-5)
 
 
 def test_initial_weights_of_squeezenet_keep_the_last_feature_maps_small():
@@ -466,6 +467,6 @@ def test_initial_weights_of_squeezenet_keep_the_last_feature_maps_small():
         metaparameters = namespace["METAPARAMETERS"]["squeezenet_cifar10"] | {"bypass": bypass}
         model = namespace["build"](metaparameters, (32, 32, 3), 10)
         (dropout,) = of(model, layers.Dropout)
-        means = Model(model.input, dropout.output).predict(x, verbose=0).mean((0, 1, 2))
+        means = predict(Model(model.input, dropout.output), x).mean((0, 1, 2))
         assert expected / 10 < (means**2).sum() < 10 * expected
         assert f"{expected:,}" in (ROOT / "squeezenet/README.md").read_text()
