@@ -92,7 +92,7 @@ class RegionBatches(SceneBatches):
     The boxes of the objects are regions too. Further arguments than those of SceneBatches:
 
     Args:
-        proposals: for each scene (P, 4), those without area are left out.
+        proposals: for each scene (P, 4), those narrower or lower than a pixel are left out.
         n_classes: K, without the background.
         n_regions: R, how many regions of a scene count.
         background: the least IoU with an object that makes a region background: 0.1 in Fast, 0 in Faster R-CNN.
@@ -151,7 +151,7 @@ class WarpedBatches(utils.PyDataset):
         self.regions, self.labels, self.of_scene = [], [], []
         for number, ((truth, classes), found) in enumerate(zip(objects, proposals, strict=True)):
             check_objects(truth, classes, *scenes.shape[1:3], f"scene {number}")
-            found = np.concatenate([truth, found])
+            found = np.concatenate([truth, found[boxes.is_larger_than(found, 1)]])
             self.regions.append(found)
             self.labels.append(boxes.match_proposals(found, truth, classes)[0])
             self.of_scene.append(np.full(len(found), number))

@@ -69,7 +69,7 @@ def match_anchors(anchors, truth, positive=0.7, negative=0.3):
     Returns:
         Labels (N,), 1 positive, 0 negative, -1 ignored; and the number of the object of each anchor (N,).
     """
-    if not len(truth):
+    if not len(truth) or not len(anchors):
         return np.zeros(len(anchors), "int32"), np.zeros(len(anchors), "int32")
     overlap = iou(anchors, truth)
     best = overlap.max(1)

@@ -18,11 +18,10 @@ from matplotlib.figure import Figure
 import data
 import fast_rcnn  # noqa: F401, by which keras knows RoIPooling
 import faster_rcnn  # noqa: F401
-from detect import detect
+from detect import PARTS, detect
 from report import write
 from scenes import make_scenes
 
-PARTS = ("proposals", "features", "heads")
 N_GOES = 3
 
 

@@ -15,6 +15,7 @@ import rcnn
 from batches import BOX_VARIANCE
 from selective_search import selective_search
 
+PARTS = ("proposals", "features", "heads")
 N_PROPOSALS = 300  # of selective search, at most
 PADDING = 3  # pixels of context around a warped region of 48x48: about the paper's 16 of 227
 MIN_SCORE = {"rcnn": -1.0, "fast_rcnn": 0.05, "faster_rcnn": 0.05}  # a margin, and two probabilities
@@ -37,9 +38,10 @@ def detect(model, scenes, proposals=None):
     Raises:
         ValueError: scenes are not of the size that the model takes.
     """
-    if scenes.ndim != 4 or "rcnn" != model.layers[-1].name and scenes.shape[1:] != image_shape(model):
-        raise ValueError(f"scenes must be (N, {', '.join(map(str, image_shape(model)))}), got {scenes.shape}")
     name = model.layers[-1].name
+    height, width, n_channels = ("H", "W", image_shape(model)[2]) if name == "rcnn" else image_shape(model)
+    if scenes.ndim != 4 or scenes.shape[3] != n_channels or name != "rcnn" and scenes.shape[1:3] != (height, width):
+        raise ValueError(f"scenes must be (N, {height}, {width}, {n_channels}), got {scenes.shape}")
     look = {"rcnn": look_rcnn, "fast_rcnn": look_fast_rcnn, "faster_rcnn": look_faster_rcnn}[name]
     parts = cut(model)
     given = [None] * len(scenes) if proposals is None else proposals
@@ -55,7 +57,7 @@ def detect(model, scenes, proposals=None):
         regions.append(proposed)
         seconds.append(times)
         bar.add(1)
-    return found, regions, {part: np.array([times[part] for times in seconds]) for part in seconds[0]}
+    return found, regions, {part: np.array([times[part] for times in seconds]) for part in PARTS}
 
 
 def image_shape(model):
@@ -90,10 +92,12 @@ def look_rcnn(parts, scene, regions):
     start = perf_counter()
     regions = selective_search(scene, most=N_PROPOSALS) if regions is None else regions
     proposed = perf_counter()
-    size = parts["features"].input_shape[1]
-    features = parts["features"].predict_on_batch(rcnn.warp(scene, regions, size, PADDING))
+    warped = rcnn.warp(scene, regions, parts["features"].input_shape[1], PADDING)
+    if not len(regions):  # a batch of nothing is more than a backend can take
+        warped = np.zeros((1, *warped.shape[1:]), "uint8")
+    features = parts["features"].predict_on_batch(warped)
     computed = perf_counter()
-    scores, deltas = parts["heads"].predict_on_batch(features)
+    scores, deltas = (x[: len(regions)] for x in parts["heads"].predict_on_batch(features))
     ended = perf_counter()
     times = {"proposals": proposed - start, "features": computed - proposed, "heads": ended - computed}
     return regions, scores, deltas, times

@@ -21,7 +21,8 @@ arXiv:1311.2524, section 2 and appendices A to C, here with VGG-16, its "O-Net".
 
 Trainable parameters: rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,470,635 with 11, the background among
 them.
-Differs from the paper: the initial weights are He-normal. The support vector machines have the squared hinge loss.
+Differs from the paper: the initial weights are He-normal. The support vector machines have the squared hinge loss. What
+the box regressors learn is not whitened, as it is in the released code.
 rcnn_vgg8, for regions of 48x48 pixels, is not in the paper.
 
 That network, fine-tuned, is not yet the detector: its features are. Linear models on them, with_linear_models, say how
@@ -29,7 +30,7 @@ much a region looks like each class, and where the box of the object is.
 """
 
 import numpy as np
-from keras import Input, Model, Sequential, layers, optimizers, regularizers
+from keras import Input, Model, layers
 
 METAPARAMETERS = {
     "rcnn_vgg16": {
@@ -169,7 +170,7 @@ def with_linear_models(network, n_classes):
     pool5, fc7 = flatten.output, network.layers[-1].input
     scores = layers.Dense(n_classes, name="scores")(fc7)
     deltas = layers.Reshape((n_classes, 4))(layers.Dense(4 * n_classes, name="deltas")(pool5))
-    return Model(network.inputs, {"scores": scores, "deltas": deltas, "fc7": fc7, "pool5": pool5})
+    return Model(network.input, {"scores": scores, "deltas": deltas, "fc7": fc7, "pool5": pool5})
 
 
 def warp(image, regions, size=224, padding=16):
@@ -190,8 +191,10 @@ def warp(image, regions, size=224, padding=16):
     Raises:
         ValueError: image or regions have another shape, or the padding leaves no pixel for the region.
     """
-    if image.ndim != 3 or np.ndim(regions) != 2 or regions.shape[1] != 4:
-        raise ValueError(f"warp needs an image (H, W, C) and regions (R, 4), got {image.shape} and {regions.shape}")
+    if np.ndim(image) != 3 or np.ndim(regions) != 2 or np.shape(regions)[1] != 4:
+        given = f"{np.shape(image)} and {np.shape(regions)}"
+        raise ValueError(f"warp needs an image (H, W, C) and regions (R, 4), got {given}")
+    regions = np.asarray(regions)
     if not 0 <= 2 * padding < size:
         raise ValueError(f"padding must be 0 to less than half of size {size}, got {padding}")
     (height, width), mean = image.shape[:2], image.mean((0, 1))
@@ -213,12 +216,12 @@ def warp(image, regions, size=224, padding=16):
     return np.where(in_image[..., None], warped, mean).round().astype("uint8")
 
 
-def train_svm(positives, negatives, rng, n_rounds=2, C=1e-3, positive_weight=2, epochs=20):
+def train_svm(positives, negatives, rng, n_rounds=2, C=1e-3, positive_weight=2):
     """Train the support vector machine of one class, with hard negative mining: section 2.3 of the paper.
 
-    There are too many negatives to train on all: it begins with as few as there are positives, and in every round takes
-    in those that it gets wrong or nearly so, and lets go those that it no longer needs. Margins, weights and the scale
-    of the features are those of the released code.
+    There are too many negatives to train on all: it begins with as many as there are positives, and in every round
+    takes in those that it gets wrong or nearly so, and lets go those that it no longer needs. Margins, weights and the
+    scale of the features are those of the released code.
 
     Args:
         positives, negatives: features (P, F) and (M, F).
@@ -226,7 +229,6 @@ def train_svm(positives, negatives, rng, n_rounds=2, C=1e-3, positive_weight=2, 
         n_rounds: how often negatives are mined; the paper finds one pass enough.
         C: how much an example counts against the size of the kernel.
         positive_weight: how much more a positive counts.
-        epochs: of each round.
 
     Returns:
         Kernel (F,) and bias, such that features @ kernel + bias is above 0 for objects of the class. A class without
@@ -236,20 +238,37 @@ def train_svm(positives, negatives, rng, n_rounds=2, C=1e-3, positive_weight=2, 
     if not len(positives) or not len(negatives):
         return np.zeros(n_features, "float32"), 1.0 if len(positives) else -1.0
     scale = 20 / max(np.linalg.norm(np.concatenate([positives, negatives[:10_000]]), axis=1).mean(), 1e-6)
-    regularizer = regularizers.L2()
-    svm = Sequential([Input((n_features,)), layers.Dense(1, kernel_regularizer=regularizer)])
     chosen = np.zeros(len(negatives), bool)
     chosen[rng.permutation(len(negatives))[: len(positives)]] = True
     for _ in range(1 + n_rounds):
         x = scale * np.concatenate([positives, negatives[chosen]])
-        y = np.where(np.arange(len(x)) < len(positives), 1.0, -1.0)[:, None]
-        regularizer.l2 = 1 / (2 * C * len(x))  # |w|^2 / 2 + C sum of losses, divided by C times their number
-        svm.compile(optimizers.Adam(1e-3), "squared_hinge")
-        svm.fit(x, y, 256, epochs, 0, sample_weight=np.where(y > 0, positive_weight, 1.0)[:, 0])
-        scores = svm.predict(scale * negatives, 8192, 0)[:, 0]
+        y = np.where(np.arange(len(x)) < len(positives), 1.0, -1.0)
+        kernel, bias = fit_svm(x, y, C * np.where(y > 0, positive_weight, 1))
+        scores = scale * (negatives @ kernel) + bias
         chosen = (chosen & (scores >= -1.2)) | (scores > -1.0001)
-    kernel, bias = svm.get_weights()
-    return scale * kernel[:, 0], float(bias[0])
+    return (scale * kernel).astype("float32"), float(bias)
+
+
+def fit_svm(x, y, costs):
+    """Find the kernel and bias of the least |kernel|^2 / 2 + sum of costs max(0, 1 - y (x @ kernel + bias))^2.
+
+    For the examples on the wrong side of their margin that is a sum of squares, for the others 0: so solve the least
+    squares of the former, see which are on the wrong side now, and again until these are the same (Newton's method;
+    Chapelle 2007, "Training a Support Vector Machine in the Primal").
+
+    Args:
+        x, y, costs: features (N, F), 1 or -1 (N,), and what an error costs (N,).
+    """
+    x = np.concatenate([x, np.ones((len(x), 1))], 1)  # the last weight is the bias
+    size = np.diag(np.append(np.ones(x.shape[1] - 1), 1e-9))  # of the bias next to nothing
+    weights, wrong = np.zeros(x.shape[1]), np.ones(len(x), bool)
+    for _ in range(50):
+        squares = 2 * x[wrong].T * costs[wrong]
+        weights = np.linalg.solve(size + squares @ x[wrong], squares @ y[wrong])
+        before, wrong = wrong, y * (x @ weights) < 1
+        if (wrong == before).all():
+            break
+    return weights[:-1], weights[-1]
 
 
 def fit_box_regressor(features, deltas, ridge=1000.0):

@@ -34,11 +34,11 @@ MODELS = {
 # Hyperparameters with a flag: (default, reason), which --help shows.
 DEFAULTS = {
     "model": ("faster_rcnn", "the fastest of the three, and it needs no selective search"),
-    "pretraining_epochs": (None, "5, on single images, as in the papers on those of ImageNet; of rcnn, which takes longer, 3"),
+    "pretraining_epochs": (None, "5, on single images, as in the papers on those of ImageNet; of rcnn 3"),
     "epochs": (None, "6, of every step after that; of rcnn 2: what fits into 40 minutes on 2 cores"),
     "batch_size": (2, "scenes, and 64 regions of each: the paper of Fast R-CNN, section 2.3"),
     "learning_rate": (None, "0.01"),
-    "scenes": (None, "1000, or a quarter of the images to train on, if these are fewer"),
+    "scenes": (None, "1000, or a tenth of --limit, if that is fewer"),
     "seed": (0, "another one gives another split, other scenes, other initial weights and other synthetic images"),
 }
 N_SCENES = {"training": 1000, "validation": 100, "test": 500}  # at most
@@ -109,7 +109,7 @@ def parse_arguments():
     if args.limit is not None and not 1 <= args.limit <= n_images:
         refuse(f"--limit must be 1 to {n_images}, got {args.limit}")
     if args.scenes is None:
-        args.scenes = min(N_SCENES["training"], max(2, (args.limit or n_images) // 4))
+        args.scenes = min(N_SCENES["training"], max(2, args.limit // 10) if args.limit else n_images)
     if not 1 <= args.scenes <= 100_000:
         refuse(f"--scenes must be 1 to 100000, got {args.scenes}")
     for name in ("epochs", "pretraining_epochs"):

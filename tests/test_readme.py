@@ -50,7 +50,9 @@ def test_longer_commands_have_flags_that_exist(path, command, monkeypatch, tmp_p
 
 def test_the_other_commands_are_the_tests_and_what_they_need():
     others = {command for path, command in COMMANDS if "train.py" not in command}
-    assert others == {"pip install -r requirements.txt", "python -m pytest", "python resnext/step_times.py"}
+    compare = "python rcnn/compare.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data data/cifar10-jpeg"
+    expected = {"pip install -r requirements.txt", "python -m pytest", "python resnext/step_times.py", compare}
+    assert others == expected
 
 
 def test_every_command_of_the_root_readme_needs_only_the_requirements():
@@ -91,7 +93,8 @@ def test_code_that_detaches_the_pre_stem(finished, monkeypatch):
     (where / run).symlink_to(where / arguments[-1])  # where the run would be without --output
     namespace = {}
     exec(code, namespace)
-    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("uint8")
+    size = 128 if folder == "rcnn" else 32
+    images = np.random.default_rng(0).integers(0, 256, (8, size, size, 3)).astype("uint8")
     normalized = keras.ops.convert_to_numpy(namespace["normalization"](images))
     if folder == "siamese":
         images, normalized = [images[:4], images[4:]], [normalized[:4], normalized[4:]]
@@ -169,6 +172,35 @@ def test_results_of_autoencoder():
         assert psnr["autoencoder"] >= psnr["scaled image"] + 2 and psnr["autoencoder"] > psnr["mean image"]
 
 
+def test_results_of_rcnn():
+    """What is asked of each detector, and of their times the papers' story."""
+    readme = (ROOT / "rcnn" / "README.md").read_text()
+    module = load("rcnn/train.py")
+    for name, least in (("rcnn", 0.40), ("fast_rcnn", 0.50), ("faster_rcnn", 0.55)):
+        log = json.loads((ROOT / "rcnn" / "results" / name / "results.json").read_text())
+        assert f"{log['command']}\n" in readme and log["model"] == name and log["seconds"] < 3600
+        _, *chosen = module.MODELS[name]
+        assert [log["pretraining_epochs"], log["epochs"], log["learning_rate"]] == chosen
+        assert (log["batch_size"], log["scenes"], log["seed"], log["test_scenes"]) == (2, 1000, 0, 500)
+        assert log["map_50"] >= least and log["proposal_recall"] >= (0.95 if name == "faster_rcnn" else 0.90)
+        assert log["map_50"] == pytest.approx(np.mean(list(log["average_precision"].values())))
+        figures = [name, f"{log['map_50']:.3f}", f"{log['validation_map_50']:.3f}"]
+        figures += [f"{log['proposals_per_image']:.0f}", f"{log['proposal_recall']:.1%}", f"{log['seconds'] / 60:.0f}"]
+        assert f"| {' | '.join(figures)} |" in readme
+        assert f"| {name} | {' | '.join(f'{ap:.2f}' for ap in log['average_precision'].values())} |" in readme
+
+    log = json.loads((ROOT / "rcnn" / "results" / "seconds.json").read_text())
+    assert f"{log['command']}\n" in readme
+    seconds = log["seconds_per_image"]
+    for name, times in seconds.items():
+        figures = [f"{times[part]:.4f}" for part in ("proposals", "features", "heads")]
+        assert f"| {name} | {' | '.join(figures)} | {sum(times.values()):.4f} |" in readme
+    slow, fast = (seconds[name]["features"] + seconds[name]["heads"] for name in ("rcnn", "fast_rcnn"))
+    assert slow >= 10 * fast and f"{slow / fast:.1f} times" in readme
+    slow, fast = (sum(seconds[name].values()) for name in ("fast_rcnn", "faster_rcnn"))
+    assert slow >= 5 * fast and f"{slow / fast:.1f} times" in readme
+
+
 CODE = [
     (folder, code)
     for folder in FOLDERS
@@ -188,7 +220,8 @@ def test_code_of_a_folders_readme_builds_what_it_says(folder, code, monkeypatch)
         for name in modules & set(sys.modules):
             del sys.modules[name]
     model = namespace["model"]
-    assert model.count_params() and model.input_shape == (None, 32, 32, 3)
+    size = 128 if folder == "rcnn" else 32
+    assert model.count_params() and model.input_shape == (None, size, size, 3)
     if claimed := re.search(r"# ([\d,]+) trainable", code):
         assert sum(v.numpy().size for v in model.trainable_variables) == int(claimed[1].replace(",", ""))
     if "without_auxiliary" in namespace:
