@@ -9,7 +9,7 @@ from keras import utils
 import boxes
 import rcnn
 
-BOX_VARIANCE = (0.1, 0.1, 0.2, 0.2)  # deltas of a classifier are learned divided by these, to be of about unit variance
+BOX_DEVIATIONS = (0.1, 0.1, 0.2, 0.2)  # classifiers learn deltas divided by these, which then deviate by about 1
 
 
 class SceneBatches(utils.PyDataset):
@@ -127,7 +127,7 @@ class RegionBatches(SceneBatches):
         }
         targets["classes"][:n] = labels[chosen]
         objects = np.flatnonzero(labels[chosen] > 0)
-        deltas = boxes.encode(regions[objects], truth[which[chosen[objects]]]) / np.array(BOX_VARIANCE, "float32")
+        deltas = boxes.encode(regions[objects], truth[which[chosen[objects]]]) / np.array(BOX_DEVIATIONS, "float32")
         targets["deltas"][objects, labels[chosen[objects]]] = deltas
         weights["deltas"][objects, labels[chosen[objects]]] = 1
         return inputs, targets, weights

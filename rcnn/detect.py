@@ -12,7 +12,7 @@ from keras import Model, layers, utils
 
 import boxes
 import rcnn
-from batches import BOX_VARIANCE
+from batches import BOX_DEVIATIONS
 from selective_search import selective_search
 
 PARTS = ("proposals", "features", "heads")
@@ -115,7 +115,7 @@ def look_fast_rcnn(parts, scene, regions):
     classes, deltas = (x[0, : len(regions)] for x in parts["heads"].predict_on_batch([features, padded[None]]))
     ended = perf_counter()
     times = {"proposals": proposed - start, "features": computed - proposed, "heads": ended - computed}
-    return regions[:n_regions], classes[:, 1:], deltas[:, 1:] * BOX_VARIANCE, times
+    return regions[:n_regions], classes[:, 1:], deltas[:, 1:] * BOX_DEVIATIONS, times
 
 
 def look_faster_rcnn(parts, scene, regions=None):
@@ -132,7 +132,7 @@ def look_faster_rcnn(parts, scene, regions=None):
     ended = perf_counter()
     times = {"proposals": proposed - computed, "features": computed - start, "heads": ended - proposed}
     is_box = boxes.is_larger_than(regions[0], 1e-3)
-    return regions[0, is_box], classes[is_box, 1:], deltas[is_box, 1:] * BOX_VARIANCE, times
+    return regions[0, is_box], classes[is_box, 1:], deltas[is_box, 1:] * BOX_DEVIATIONS, times
 
 
 def best(regions, scores, deltas, image_size, min_score):

@@ -24,17 +24,17 @@ import report
 import training
 from scenes import make_scenes
 
-# name: the function that trains it, the epochs of pre-training and of each step after that, and the learning rate
+# name: the function that trains it, the epochs of each step after the pre-training, and the learning rate
 MODELS = {
-    "rcnn": (training.train_rcnn, 3, 2, 0.01),
-    "fast_rcnn": (training.train_fast_rcnn, 5, 6, 0.01),
-    "faster_rcnn": (training.train_faster_rcnn, 5, 6, 0.01),
+    "rcnn": (training.train_rcnn, 2, 0.01),
+    "fast_rcnn": (training.train_fast_rcnn, 6, 0.01),
+    "faster_rcnn": (training.train_faster_rcnn, 6, 0.01),
 }
 
 # Hyperparameters with a flag: (default, reason), which --help shows.
 DEFAULTS = {
     "model": ("faster_rcnn", "the fastest of the three, and it needs no selective search"),
-    "pretraining_epochs": (None, "5, on single images, as in the papers on those of ImageNet; of rcnn 3"),
+    "pretraining_epochs": (5, "on single images, as in the papers on those of ImageNet"),
     "epochs": (None, "6, of every step after that; of rcnn 2: what fits into 40 minutes on 2 cores"),
     "batch_size": (2, "scenes, and 64 regions of each: the paper of Fast R-CNN, section 2.3"),
     "learning_rate": (None, "0.01"),
@@ -88,7 +88,8 @@ def parse_arguments():
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
          help="default cifar10: real images, 170 MB, downloaded once; synthetic: drawn by numpy, no network needed; "
          "FOLDER: where the binary files of CIFAR-10 are")
-    flag("--pretraining-epochs", metavar="N", type=int, help=f"default {DEFAULTS['pretraining_epochs'][1]}")
+    flag("--pretraining-epochs", metavar="N", type=int, default=value["pretraining_epochs"],
+         help=f"default {about['pretraining_epochs']}")
     flag("--epochs", metavar="N", type=int, help=f"default {DEFAULTS['epochs'][1]}")
     flag("--batch-size", metavar="N", type=int, default=value["batch_size"], help=f"default {about['batch_size']}")
     flag("--learning-rate", metavar="X", type=float, help=f"the highest; default {DEFAULTS['learning_rate'][1]}")
@@ -99,7 +100,7 @@ def parse_arguments():
     flag("--overwrite", action="store_true", help="first remove the run in DIR; default: keep it, go on with it")
     args = parser.parse_args()
 
-    for name, default in zip(("pretraining_epochs", "epochs", "learning_rate"), MODELS[args.model][1:], strict=True):
+    for name, default in zip(("epochs", "learning_rate"), MODELS[args.model][1:], strict=True):
         if getattr(args, name) is None:
             setattr(args, name, default)
     args.output = (args.output or Path("runs") / args.model).expanduser()

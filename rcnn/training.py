@@ -34,11 +34,12 @@ RIDGE_IOU = 0.6  # regions that the box regressors learn from overlap an object 
 
 def train_rcnn(args, splits, scenes, n_classes, mean, variance):
     """Pre-train, propose, fine-tune on warped regions, then train the linear models on the features."""
-    pretrained = pretrain(args, splits, SIZE, n_classes, mean, variance)
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
     proposals = {name: search(args, name, scenes[name][0]) for name in ("training", "validation")}
     network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], (SIZE, SIZE, 3), 1 + n_classes)
-    for layer, source in zip(network.layers[:-1], pretrained.layers[:-1], strict=True):
-        layer.set_weights(source.get_weights())
+    for layer, source in zip(network.layers, pretrained.layers, strict=True):
+        if not isinstance(layer, layers.Dense):  # those begin anew, their feature maps are larger
+            layer.set_weights(source.get_weights())
     n_batches = -(-len(scenes["training"][0]) // args.batch_size)
     training, validation = (
         batches.WarpedBatches(
@@ -112,7 +113,7 @@ def fit_linear_models(args, detector, split, proposals, n_classes, mean, varianc
 
 def train_fast_rcnn(args, splits, scenes, n_classes, mean, variance):
     """Pre-train, propose, then train the whole network, stem and classifier, on the regions of a few scenes a step."""
-    pretrained = pretrain(args, splits, splits["training"][0].shape[1], n_classes, mean, variance)
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
     proposals = {name: search(args, name, scenes[name][0]) for name in ("training", "validation")}
     shape, metaparameters = scenes["training"][0].shape[1:], fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"]
     network = fast_rcnn.build(metaparameters, shape, 1 + n_classes, REGIONS_PER_SCENE)
@@ -135,7 +136,7 @@ def train_faster_rcnn(args, splits, scenes, n_classes, mean, variance):
     region proposal network on the stem of that, which is frozen. 4. The classifier of the Fast R-CNN, its stem frozen,
     on the proposals of the third. Now both have the same stem, and are one network.
     """
-    pretrained = pretrain(args, splits, splits["training"][0].shape[1], n_classes, mean, variance)
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
     shape, metaparameters = scenes["training"][0].shape[1:], faster_rcnn.METAPARAMETERS["faster_rcnn_vgg8"]
     first, final = (faster_rcnn.build(metaparameters, shape, 1 + n_classes) for _ in range(2))
     metaparameters = fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"]
@@ -169,15 +170,13 @@ def pre_stem(inputs, mean, variance):
     return layers.Normalization(mean=mean, variance=variance)(inputs)
 
 
-def pretrain(args, splits, size, n_classes, mean, variance):
-    """Train the small network of R-CNN to tell the single images apart, resized to size x size pixels; return it."""
+def pretrain(args, splits, n_classes, mean, variance):
+    """Train the small network of R-CNN to tell the single images apart, and return it."""
     (x, y), validation = splits["training"], splits["validation"]
-    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], (size, size, x.shape[3]), n_classes)
+    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], x.shape[1:], n_classes)
     inputs = Input(x.shape[1:], dtype="uint8")
     augmented = layers.RandomFlip("horizontal")(pre_stem(inputs, mean, variance))
     augmented = layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant", interpolation="nearest")(augmented)
-    if size != x.shape[1]:
-        augmented = layers.Resizing(size, size)(augmented)
     model, loss = Model(inputs, network(augmented)), "sparse_categorical_crossentropy"
     batch = {"x": x, "y": y, "batch_size": PRETRAINING_BATCH, "validation_data": validation}
     fit(args, "pre-training", network, model, batch, loss, None, PRETRAINING_RATE, args.pretraining_epochs)

@@ -10,7 +10,7 @@ SHAPE, SIZE = (32, 40, 3), 16
 MEAN, VARIANCE = (120, 110, 100), (60**2, 70**2, 50**2)
 GROUPS = ({"n_layers": 1, "n_filters": 4}, {"n_layers": 1, "n_filters": 6})
 METAPARAMETERS = {"groups": GROUPS, "batch_normalization": True, "n_units": (8,)}
-BOX_VARIANCE = [0.1, 0.1, 0.2, 0.2]  # of the released code
+BOX_DEVIATIONS = [0.1, 0.1, 0.2, 0.2]  # of the released code
 
 
 def outputs_of(regions, scores):
@@ -139,7 +139,7 @@ def test_the_parts_of_fast_rcnn_are_the_whole(fast):
     expected = []
     for number, n in enumerate((6, 4, 0)):
         np.testing.assert_array_equal(regions[number], proposals[number][:n])
-        scores, deltas = whole["classes"][number, :n, 1:], whole["deltas"][number, :n, 1:] * BOX_VARIANCE
+        scores, deltas = whole["classes"][number, :n, 1:], whole["deltas"][number, :n, 1:] * BOX_DEVIATIONS
         expected.append(MODULE.best(regions[number], scores, deltas, SHAPE[:2], 0.05))
     check_detections(found, seconds, expected)
     assert [len(values) for values in found[2]] == [0, 0, 0]
@@ -163,7 +163,7 @@ def test_the_parts_of_faster_rcnn_are_the_whole(faster):
         is_box = (whole["regions"][number, :, 2:] > whole["regions"][number, :, :2]).all(1)
         n_boxes.append(is_box.sum())
         np.testing.assert_allclose(regions[number], whole["regions"][number, is_box], rtol=1e-3, atol=1e-3)
-        scores, deltas = whole["classes"][number, is_box, 1:], whole["deltas"][number, is_box, 1:] * BOX_VARIANCE
+        scores, deltas = whole["classes"][number, is_box, 1:], whole["deltas"][number, is_box, 1:] * BOX_DEVIATIONS
         expected.append(MODULE.best(regions[number], scores, deltas, SHAPE[:2], 0.05))
     assert 0 < min(n_boxes) < 20
     check_detections(found, seconds, expected)

@@ -1,7 +1,6 @@
 """Faster R-CNN: anchors to proposals, the network as a whole, its four steps of training, and that it learns."""
 
 import json
-import sys
 
 import keras
 import numpy as np
@@ -160,46 +159,6 @@ def test_no_gradient_passes_through_the_proposals():
 def test_what_cannot_be(change, sentence):
     with pytest.raises(ValueError, match=sentence):
         FASTER.build(SMALL | change, (32, 32, 3), 4)
-
-
-def test_it_learns_and_goes_on_between_its_steps(monkeypatch, tmp_path, capsys):
-    """Killed before its third step, it goes on there; in the end it finds objects of ten classes in unseen scenes.
-
-    A guess of the class would find a tenth of them at a precision of a tenth: an mAP of about 0.01.
-    """
-    module = load("rcnn/train.py")
-    flags = ["--data", "synthetic", "--scenes", "120", "--epochs", "3", "--pretraining-epochs", "4"]
-    monkeypatch.setattr(sys, "argv", ["rcnn/train.py", *flags, "--output", str(tmp_path)])
-    seen, fit = [], module.training.fit
-
-    def watched(args, step, network, *rest):
-        seen.append((step, network))
-        if step.startswith("3") and len(seen) == 4:
-            raise KeyboardInterrupt
-        fit(args, step, network, *rest)
-
-    monkeypatch.setattr(module.training, "fit", watched)
-    with pytest.raises(SystemExit) as exit_:
-        module.main()
-    assert exit_.value.code == 130 and "the same command goes on" in capsys.readouterr().err
-    history = (tmp_path / "history.csv").read_text()
-    module.main()
-    assert (tmp_path / "history.csv").read_text().count("\n") == 1 + 4 + 4 * 3
-    assert [row.split(",")[:2] for row in history.split("\n")[1:-1]] == [
-        row.split(",")[:2] for row in (tmp_path / "history.csv").read_text().split("\n")[1:11]
-    ]
-    assert [step for step, _ in seen[4:]] == [
-        "pre-training", "1 region proposal network", "2 detector", "3 region proposal network", "4 classifier",
-    ]
-    _, detector, final, again = (network for _, network in seen[5:])
-    assert again is detector
-    theirs = [layer for layer in final.layers if not layer.name.startswith("rpn")]
-    for layer, other in zip(*([x for x in of if x.weights] for of in (detector.layers, theirs)), strict=True):
-        for weight, same in zip(layer.get_weights(), other.get_weights(), strict=True):
-            np.testing.assert_array_equal(weight, same)  # now they are one network
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["map_50"] > 0.25 and results["proposal_recall"] > 0.8
-    assert not (tmp_path / "backup").exists()
 
 
 def test_the_stem_is_frozen_in_the_last_two_steps():
