@@ -138,7 +138,7 @@ def plot_detections(path, title, scenes, truths, detections, classes, min_share=
         classes: the names of the classes.
         min_share: detections of a probability below this are left out, those of margins below 0.
     """
-    figure = Figure(figsize=(14, 11), layout="constrained")
+    figure = Figure(figsize=(18, 14), layout="constrained")
     figure.suptitle(f"{title}\ntest scenes: on the left what is there (white), on the right what is found")
     colors = [f"C{number}" for number in range(10)]
     for axes in (pairs := figure.subplots(4, 6)).flat:
@@ -153,7 +153,7 @@ def plot_detections(path, title, scenes, truths, detections, classes, min_share=
         for box, label, score in zip(*detections[number], strict=True):
             if score >= (0 if is_margin else min_share):
                 draw_box(right, box, f"{classes[label]} {score:.2f}", colors[label % 10])
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=70)  # noise makes large files
 
 
 def draw_box(axes, box, text, color):

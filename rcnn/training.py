@@ -65,50 +65,53 @@ def train_rcnn(args, splits, scenes, n_classes, mean, variance):
 
 
 def fit_linear_models(args, detector, split, proposals, n_classes, mean, variance):
-    """Give the layers "scores" and "deltas" of an R-CNN their weights, class by class, from the features of regions."""
-    scenes, objects = split
+    """Give the layers "scores" and "deltas" of an R-CNN their weights, class by class, from the features of regions.
+
+    The positives of a support vector machine are the objects of its class, its negatives the regions of the first
+    SVM_SCENES scenes that hardly overlap one; a box regressor learns from the regions close to an object.
+    """
     images = Input((SIZE, SIZE, 3), dtype="uint8")
     outputs = detector(pre_stem(images, mean, variance))
-    features = Model(images, [outputs["fc7"], outputs["pool5"]])
-    fc7, overlaps, positives, pool5, targets = [], [], [], [], []
-    print("Features of the regions of the training scenes")
-    bar = utils.Progbar(len(scenes), unit_name="scene")
-    for number, ((truth, classes), found) in enumerate(zip(objects, proposals, strict=True)):
-        bar.add(1)
+    network = Model(images, [outputs["fc7"], outputs["pool5"]])
+
+    def features(scene, regions):
+        return network.predict_on_batch(rcnn.warp(scene, regions, SIZE, PADDING))
+
+    of_objects, kinds, of_close, close_kinds, deltas, of_regions, overlaps = [], [], [], [], [], [], []
+    print("Features of the training scenes")
+    bar = utils.Progbar(len(proposals), unit_name="scene")
+    for number, (scene, (truth, classes), found) in enumerate(zip(*split, proposals, strict=True)):
         iou = boxes.iou(found, truth)
-        close = iou.max(1, initial=0) > RIDGE_IOU
-        regions = np.concatenate([truth, found if number < SVM_SCENES else found[close]])
-        if not len(regions):
-            continue
-        of_dense, of_maps = features.predict_on_batch(rcnn.warp(scenes[number], regions, SIZE, PADDING))
-        positives += list(zip(classes, of_dense, strict=False))
-        of_found = of_maps[len(truth) :]
-        if number < SVM_SCENES:
-            fc7.append(of_dense[len(truth) :])
+        is_close = iou.max(1, initial=0) > RIDGE_IOU
+        if len(truth):
+            of_objects.append(features(scene, truth)[0])
+            kinds.append(classes)
+        if is_close.any():
+            which = iou[is_close].argmax(1)
+            of_close.append(features(scene, found[is_close])[1])
+            close_kinds.append(classes[which])
+            deltas.append(boxes.encode(found[is_close], truth[which]))
+        if number < SVM_SCENES and len(found):
+            of_regions.append(features(scene, found)[0])
             overlaps.append([iou[:, classes == k].max(1, initial=0) for k in range(n_classes)])
-            of_found = of_found[close]
-        which = iou[close].argmax(1) if close.any() else np.zeros(0, int)
-        pool5.append(of_found)
-        targets += list(zip(classes[which], boxes.encode(found[close], truth[which]), strict=True))
-    fc7, pool5 = np.concatenate(fc7), np.concatenate(pool5)
+        bar.add(1)
+    of_objects, kinds, of_regions = map(np.concatenate, (of_objects, kinds, of_regions))
     overlaps = np.concatenate(overlaps, 1)  # (K, regions)
-    of_class = np.array([k for k, _ in targets], int)
-    deltas = np.array([delta for _, delta in targets], "float32").reshape(-1, 4)
+    width = network.output[1].shape[1]  # there may be no region that is close to an object
+    of_close = np.concatenate([np.zeros((0, width), "float32"), *of_close])
+    close_kinds, deltas = np.concatenate([[], *close_kinds]), np.concatenate([np.zeros((0, 4)), *deltas])
 
     print("Support vector machines and box regressors of the classes")
     bar, rng = utils.Progbar(n_classes, unit_name="class"), np.random.default_rng(args.seed)
-    scores_kernel, scores_bias, deltas_kernel, deltas_bias = [], [], [], []
+    machines, regressors = [], []
     for k in range(n_classes):
-        mine = np.array([x for label, x in positives if label == k], "float32").reshape(-1, fc7.shape[1])
-        kernel, bias = rcnn.train_svm(mine, fc7[overlaps[k] < 0.3], rng)
-        scores_kernel.append(kernel)
-        scores_bias.append(bias)
-        kernel, bias = rcnn.fit_box_regressor(pool5[of_class == k], deltas[of_class == k])
-        deltas_kernel.append(kernel)
-        deltas_bias.append(bias)
+        machines.append(rcnn.train_svm(of_objects[kinds == k], of_regions[overlaps[k] < 0.3], rng))
+        regressors.append(rcnn.fit_box_regressor(of_close[close_kinds == k], deltas[close_kinds == k]))
         bar.add(1)
-    detector.get_layer("scores").set_weights([np.stack(scores_kernel, 1), np.array(scores_bias)])
-    detector.get_layer("deltas").set_weights([np.concatenate(deltas_kernel, 1), np.concatenate(deltas_bias)])
+    kernels, biases = zip(*machines, strict=True)
+    detector.get_layer("scores").set_weights([np.stack(kernels, 1), np.array(biases)])
+    kernels, biases = zip(*regressors, strict=True)
+    detector.get_layer("deltas").set_weights([np.concatenate(kernels, 1), np.concatenate(biases)])
 
 
 def train_fast_rcnn(args, splits, scenes, n_classes, mean, variance):

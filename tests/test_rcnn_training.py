@@ -168,7 +168,7 @@ def test_compare_times_the_three(runs, monkeypatch, tmp_path, capsys):
 
 
 def test_it_learns_and_goes_on_between_its_steps(monkeypatch, tmp_path, capsys):
-    """Interrupted before its third step, it goes on there; in the end it finds most objects in scenes that it never saw.
+    """Interrupted before its third step, it goes on there; in the end it finds objects in scenes that it never saw.
 
     Disks and checkers, by a network half as wide. To guess which is which would give an mAP of 0.25, if all are found.
     """
