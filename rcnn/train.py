@@ -1,8 +1,8 @@
 """Train R-CNN, Fast R-CNN or Faster R-CNN on scenes made of CIFAR-10's images.
 
-    python rcnn/train.py --data synthetic --output runs/synthetic   # Faster R-CNN; minutes, no network
-    python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, half an hour on 2 cores
-    python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search, which takes longer
+    python rcnn/train.py --data synthetic --limit 500 --epochs 2 --output runs/seconds   # a minute, no network
+    python rcnn/train.py                       # Faster R-CNN on CIFAR-10, half an hour on 2 cores
+    python rcnn/train.py --model fast_rcnn     # or rcnn: with selective search
 
 The output folder gets model.keras, history.csv, curves.png, detections.png and results.json.
 Interrupted, the same command goes on from the last finished epoch.
@@ -35,6 +35,7 @@ MODELS = {
 DEFAULTS = {
     "model": ("faster_rcnn", "the fastest of the three, and it needs no selective search"),
     "pretraining_epochs": (5, "on single images, as in the papers on those of ImageNet"),
+    "pretraining_rate": (0.1, "the highest, as in the other folders; for a few hundred steps 0.03 is better"),
     "epochs": (None, "6, of every step after that; of rcnn 2: what fits into 40 minutes on 2 cores"),
     "batch_size": (2, "scenes, and 64 regions of each: the paper of Fast R-CNN, section 2.3"),
     "learning_rate": (None, "0.01"),
@@ -90,6 +91,8 @@ def parse_arguments():
          "FOLDER: where the binary files of CIFAR-10 are")
     flag("--pretraining-epochs", metavar="N", type=int, default=value["pretraining_epochs"],
          help=f"default {about['pretraining_epochs']}")
+    flag("--pretraining-rate", metavar="X", type=float, default=value["pretraining_rate"],
+         help=f"default {about['pretraining_rate']}")
     flag("--epochs", metavar="N", type=int, help=f"default {DEFAULTS['epochs'][1]}")
     flag("--batch-size", metavar="N", type=int, default=value["batch_size"], help=f"default {about['batch_size']}")
     flag("--learning-rate", metavar="X", type=float, help=f"the highest; default {DEFAULTS['learning_rate'][1]}")
@@ -118,8 +121,9 @@ def parse_arguments():
             refuse(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
     if not 1 <= args.batch_size <= args.scenes:
         refuse(f"--batch-size must be 1 to {args.scenes}, the scenes to train on, got {args.batch_size}")
-    if not 0 < args.learning_rate < math.inf:
-        refuse(f"--learning-rate must be above 0 and finite, got {args.learning_rate}")
+    for name in ("learning_rate", "pretraining_rate"):
+        if not 0 < getattr(args, name) < math.inf:
+            refuse(f"--{name.replace('_', '-')} must be above 0 and finite, got {getattr(args, name)}")
     if not 0 <= args.seed < 2**32:
         refuse(f"--seed must be 0 to {2**32 - 1}, got {args.seed}")
     return args
@@ -134,8 +138,8 @@ def refuse(message):
 
 def settings(args):
     """Return what makes two commands the same run, as a dictionary; unlike that of vgg/train.py with all its flags."""
-    names = ("model", "data", "limit", "pretraining_epochs", "epochs", "batch_size", "learning_rate", "scenes", "seed")
-    return {name: getattr(args, name) for name in names}
+    names = ("model", "data", "limit", "pretraining_epochs", "pretraining_rate", "epochs", "batch_size", "learning_rate")
+    return {name: getattr(args, name) for name in (*names, "scenes", "seed")}
 
 
 # Copied from vgg/train.py

@@ -22,7 +22,6 @@ from selective_search import selective_search
 SIZE = 48  # of a warped region in pixels; objects of the scenes have 24 to 64
 MOMENTUM = 0.9  # of the papers
 WEIGHT_DECAY = 5e-4  # of the papers
-PRETRAINING_RATE = 0.1  # as in the other folders
 PRETRAINING_BATCH = 128
 WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth; then it falls along a cosine
 REGIONS_PER_SCENE = 64  # of 2 scenes 128, the batch of the papers
@@ -182,7 +181,7 @@ def pretrain(args, splits, n_classes, mean, variance):
     augmented = layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant", interpolation="nearest")(augmented)
     model, loss = Model(inputs, network(augmented)), "sparse_categorical_crossentropy"
     batch = {"x": x, "y": y, "batch_size": PRETRAINING_BATCH, "validation_data": validation}
-    fit(args, "pre-training", network, model, batch, loss, None, PRETRAINING_RATE, args.pretraining_epochs)
+    fit(args, "pre-training", network, model, batch, loss, None, args.pretraining_rate, args.pretraining_epochs)
     return network
 
 

@@ -183,6 +183,7 @@ def test_the_stem_is_frozen_in_the_last_two_steps():
 def test_flags_of_their_own(monkeypatch, capsys, tmp_path):
     for flags, sentence in (
         (["--scenes", "0"], "--scenes must be 1 to 100000, got 0"),
+        (["--pretraining-rate", "0"], "--pretraining-rate must be above 0 and finite, got 0.0"),
         (["--pretraining-epochs", "0"], "--pretraining-epochs must be at least 1, got 0"),
         (["--scenes", "5", "--batch-size", "6"], "--batch-size must be 1 to 5, the scenes to train on, got 6"),
         (["--model", "mask_rcnn"], "mask_rcnn"),

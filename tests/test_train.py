@@ -294,7 +294,7 @@ def test_help_names_every_default(folder, monkeypatch, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     for value, reason in module.DEFAULTS.values():
         assert f"default {reason}" in printed if value is None else f"default {value}: {reason}" in printed
-    more = {"multilabel": 1, "siamese": 3, "rcnn": 2}.get(folder, 0)
+    more = {"multilabel": 1, "siamese": 3, "rcnn": 3}.get(folder, 0)
     assert printed.count("default") == 9 + more  # that of every flag
 
 
