@@ -3,24 +3,28 @@
     python rcnn/compare.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data synthetic
 
 Each of the folders is one that train.py has finished. All look at the same scenes, made of test images, one after the
-other; the fastest of three goes counts. The table is printed; --output, a folder, gets seconds.json and seconds.png.
+other; the fastest of three goes counts. Selective search, which R-CNN and Fast R-CNN have in common, runs first, once.
+The table is printed; --output, a folder, gets seconds.json and seconds.png.
 """
 
 import argparse
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import keras
+from keras import utils
 from matplotlib.figure import Figure
 
 import data
 import fast_rcnn  # noqa: F401, by which keras knows RoIPooling
 import faster_rcnn  # noqa: F401
-from detect import PARTS, detect
+from detect import N_PROPOSALS, PARTS, detect
 from report import write
 from scenes import make_scenes
+from selective_search import selective_search
 
 N_GOES = 3
 
@@ -33,12 +37,19 @@ def main():
     except data.DataError as error:
         refuse(error)
     scenes, _ = make_scenes(*splits["test"], args.scenes, seed=2)
-    models = {folder: keras.saving.load_model(folder / "model.keras") for folder in args.runs}
+    models = [keras.saving.load_model(folder / "model.keras") for folder in args.runs]
+    print("Selective search")
+    start, proposals, bar = time.perf_counter(), [], utils.Progbar(len(scenes), unit_name="scene")
+    for scene in scenes:
+        proposals.append(selective_search(scene, most=N_PROPOSALS))
+        bar.add(1)
+    searching = (time.perf_counter() - start) / len(scenes)
     seconds = {}
     for _ in range(N_GOES):
-        for model in models.values():  # in turns, so that whatever else the machine does falls on all of them
+        for model in models:  # in turns, so that whatever else the machine does falls on all of them
             name = model.layers[-1].name
-            times = {part: float(of_part.mean()) for part, of_part in detect(model, scenes)[2].items()}
+            times = {part: float(of_part.mean()) for part, of_part in detect(model, scenes, proposals)[2].items()}
+            times["proposals"] += searching if name != "faster_rcnn" else 0
             seconds.setdefault(name, []).append(times)
     seconds = {name: min(goes, key=lambda times: sum(times.values())) for name, goes in seconds.items()}
     print_table(seconds)

@@ -147,13 +147,12 @@ def best(regions, scores, deltas, image_size, min_score):
     Returns:
         Boxes (D, 4), classes (D,) and scores (D,), the best first.
     """
-    found = []
-    for number in range(scores.shape[1]):
-        chosen = np.flatnonzero(scores[:, number] > min_score)
-        placed = boxes.clip(boxes.decode(regions[chosen], deltas[chosen, number]), *image_size)
-        confidence = scores[chosen, number]
-        kept = boxes.nms(placed, confidence, SUPPRESSION)
-        found.append((placed[kept], np.full(len(kept), number), confidence[kept]))
-    placed, classes, confidence = map(np.concatenate, zip(*found, strict=True))
-    order = np.argsort(-confidence, kind="stable")
-    return placed[order], classes[order], confidence[order]
+    chosen, classes = np.nonzero(scores > min_score)
+    placed = boxes.clip(boxes.decode(regions[chosen], deltas[chosen, classes]), *image_size)
+    scores, kept = scores[chosen, classes], []
+    for number in np.unique(classes):
+        mine = np.flatnonzero(classes == number)
+        kept.append(mine[boxes.nms(placed[mine], scores[mine], SUPPRESSION)])
+    kept = np.concatenate([np.zeros(0, int), *kept])
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    return placed[kept], classes[kept], scores[kept]

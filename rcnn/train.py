@@ -138,8 +138,8 @@ def refuse(message):
 
 def settings(args):
     """Return what makes two commands the same run, as a dictionary; unlike that of vgg/train.py with all its flags."""
-    names = ("model", "data", "limit", "pretraining_epochs", "pretraining_rate", "epochs", "batch_size", "learning_rate")
-    return {name: getattr(args, name) for name in (*names, "scenes", "seed")}
+    names = ("model", "data", "limit", "scenes", "pretraining_epochs", "pretraining_rate", "epochs", "batch_size")
+    return {name: getattr(args, name) for name in (*names, "learning_rate", "seed")}
 
 
 # Copied from vgg/train.py
