@@ -92,14 +92,15 @@ def write(path, save):
 def read_history(output):
     """Return history.csv as {column: values}; of an epoch run twice, before and after a kill, the second counts.
 
-    Unlike that of vgg/report.py an epoch is one of a step, whose name is text.
+    Unlike that of vgg/report.py an epoch is a whole number, and one of a step, whose name is text.
     """
     if not (output / "history.csv").exists():
         return {}
     with open(output / "history.csv", newline="") as file:
         rows = {(row["step"], row["epoch"]): row for row in csv.DictReader(file)}.values()
     columns = next(iter(rows), ())
-    return {name: [row[name] if name == "step" else float(row[name]) for row in rows] for name in columns}
+    kinds = {"step": str, "epoch": int}
+    return {name: [kinds.get(name, float)(row[name]) for row in rows] for name in columns}
 
 
 def save_history(path, history):

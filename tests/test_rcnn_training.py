@@ -98,7 +98,7 @@ def runs(tmp_path_factory):
         module = small(patch)
         for name in NAMES:
             output = tmp_path_factory.mktemp(name)
-            flags = ["--model", name, "--data", "synthetic", "--limit", "60", "--scenes", "4"]
+            flags = ["--model", name, "--data", "synthetic", "--limit", "60", "--scenes", "2"]
             flags += ["--epochs", "1", "--pretraining-epochs", "1", "--output", str(output)]
             patch.setattr(sys, "argv", ["rcnn/train.py", *flags])
             module.main()
@@ -118,11 +118,11 @@ def test_a_run_leaves_its_model_and_its_scores(name, runs, monkeypatch, capsys):
     }
     assert set(results["seconds_per_image"]) == {"proposals", "features", "heads"}
     assert all(seconds > 0 for seconds in results["seconds_per_image"].values())
-    assert results["model"] == name and results["test_scenes"] == 4 and len(results["average_precision"]) == 10
+    assert results["model"] == name and results["test_scenes"] == 2 and len(results["average_precision"]) == 10
 
     model = keras.saving.load_model(output / "model.keras", safe_mode=True)
     splits, classes = module.data.load("synthetic", 60, 0)
-    scenes, truths = module.make_splits(splits, 4, 0)["test"]
+    scenes, truths = module.make_splits(splits, 2, 0)["test"]
     detections, proposals, _ = module.report.detect.detect(model, scenes)
     precision = module.report.boxes.evaluate(detections, truths, len(classes))
     assert results["map_50"] == pytest.approx(np.nanmean(precision), abs=1e-6)
@@ -181,7 +181,7 @@ def test_it_learns_and_goes_on_between_its_steps(monkeypatch, tmp_path, capsys):
         return made | {"training": (np.concatenate(10 * [scenes]), 10 * objects), "test": (scenes, objects)}
 
     monkeypatch.setattr(module, "make_splits", six_scenes)
-    flags = ["--data", "synthetic", "--limit", "1000", "--scenes", "60", "--epochs", "6"]
+    flags = ["--data", "synthetic", "--limit", "1000", "--scenes", "60", "--epochs", "4"]
     flags += ["--pretraining-epochs", "4", "--pretraining-rate", "0.03", "--learning-rate", "0.03"]
     monkeypatch.setattr(sys, "argv", ["rcnn/train.py", *flags, "--output", str(tmp_path)])
     seen, fit = [], module.training.fit
@@ -199,7 +199,7 @@ def test_it_learns_and_goes_on_between_its_steps(monkeypatch, tmp_path, capsys):
     before = module.report.read_history(tmp_path)
     module.main()
     after = module.report.read_history(tmp_path)
-    assert len(after["step"]) == 4 + 4 * 6 and len(before["step"]) == 4 + 2 * 6
+    assert len(after["step"]) == 4 + 4 * 4 and len(before["step"]) == 4 + 2 * 4
     assert after["loss"][: len(before["loss"])] == before["loss"]  # no step was run again
     steps = ["pre-training", "1 region proposal network", "2 detector", "3 region proposal network", "4 classifier"]
     assert [step for step, _ in seen] == [*steps[:4], *steps] and list(dict.fromkeys(after["step"])) == steps
