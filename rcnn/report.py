@@ -128,7 +128,7 @@ def plot_curves(path, title, history):
     figure.savefig(path, dpi=100)
 
 
-def plot_detections(path, title, scenes, truths, detections, classes, min_share=0.5):
+def plot_detections(path, title, scenes, truths, detections, classes, min_probability=0.5):
     """Draw scenes in pairs: on the left the true boxes, on the right the detections with their scores.
 
     Args:
@@ -137,7 +137,7 @@ def plot_detections(path, title, scenes, truths, detections, classes, min_share=
         truths: for each scene (boxes (M, 4), classes (M,)).
         detections: for each scene (boxes (D, 4), classes (D,), scores (D,)), the best first.
         classes: the names of the classes.
-        min_share: detections of a probability below this are left out, those of margins below 0.
+        min_probability: detections of a probability below this are left out, those of margins below 0.
     """
     figure = Figure(figsize=(18, 14), layout="constrained")
     figure.suptitle(f"{title}\ntest scenes: on the left what is there (white), on the right what is found")
@@ -152,7 +152,7 @@ def plot_detections(path, title, scenes, truths, detections, classes, min_share=
         for box, label in zip(*truths[number], strict=True):
             draw_box(left, box, classes[label], "white")
         for box, label, score in zip(*detections[number], strict=True):
-            if score >= (0 if is_margin else min_share):
+            if score >= (0 if is_margin else min_probability):
                 draw_box(right, box, f"{classes[label]} {score:.2f}", colors[label % 10])
     figure.savefig(path, dpi=70)  # noise makes large files
 

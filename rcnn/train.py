@@ -1,7 +1,7 @@
 """Train R-CNN, Fast R-CNN or Faster R-CNN on scenes made of CIFAR-10's images.
 
-    python rcnn/train.py --data synthetic --limit 500 --epochs 2 --output runs/seconds   # a minute, no network
-    python rcnn/train.py                       # Faster R-CNN on CIFAR-10, half an hour on 2 cores
+    python rcnn/train.py --data synthetic --limit 500 --epochs 2 --output runs/rcnn_seconds   # a minute, no network
+    python rcnn/train.py                       # Faster R-CNN on CIFAR-10, up to an hour on 2 cores
     python rcnn/train.py --model fast_rcnn     # or rcnn: with selective search
 
 The output folder gets model.keras, history.csv, curves.png, detections.png and results.json.
@@ -36,7 +36,7 @@ DEFAULTS = {
     "model": ("faster_rcnn", "the fastest of the three, and it needs no selective search"),
     "pretraining_epochs": (5, "on single images, as in the papers on those of ImageNet"),
     "pretraining_rate": (0.1, "the highest, as in the other folders; for a few hundred steps 0.03 is better"),
-    "epochs": (None, "6, of every step after that; of rcnn 2: what fits into 40 minutes on 2 cores"),
+    "epochs": (None, "6, of every step after that; of rcnn 2, which take longer: what an hour on 2 cores allows"),
     "batch_size": (2, "scenes, and 64 regions of each: the paper of Fast R-CNN, section 2.3"),
     "learning_rate": (None, "0.01"),
     "scenes": (None, "1000, or a tenth of --limit, if that is fewer"),

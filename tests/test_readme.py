@@ -190,6 +190,16 @@ def test_results_of_rcnn():
         assert f"| {' | '.join(figures)} |" in readme
         assert f"| {name} | {' | '.join(f'{ap:.2f}' for ap in log['average_precision'].values())} |" in readme
 
+    log = json.loads((ROOT / "rcnn" / "results" / "synthetic" / "results.json").read_text())
+    flags = "--epochs 2 --pretraining-epochs 10 --pretraining-rate 0.03 --learning-rate 0.02"
+    assert f"--data synthetic {flags} " in log["command"] and flags in readme.replace("\n", " ")
+    assert log["map_50"] >= 0.85 and log["seconds"] <= 600
+    assert f"mAP of {log['map_50']:.3f} in {log['seconds'] / 60:.0f} minutes" in readme
+    rows = (ROOT / "rcnn" / "results" / "synthetic" / "history.csv").read_text().split("\n")
+    for step, claimed in (("2 detector", "64 to 68 s"), ("4 classifier", "23 to 26 s")):
+        seconds = [float(row.split(",")[4]) for row in rows if row.startswith(step)]
+        assert f"{min(seconds):.0f} to {max(seconds):.0f} s" == claimed and claimed in readme
+
     log = json.loads((ROOT / "rcnn" / "results" / "seconds.json").read_text())
     assert f"{log['command']}\n" in readme
     seconds = log["seconds_per_image"]
