@@ -11,13 +11,16 @@ Paper: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:151
     classifier    (  7,   7, 2048) -> (1000,)
 
 Trainable parameters: resnet50 25,557,032, resnet101 44,549,160, resnet152 60,192,808; version 1.5 has the same.
-Differs from the paper: nothing in version 1, which strides in the first 1x1 convolution of a block; the authors' Caffe
-models pool without padding, and that of ResNet-50 has a bias in its first convolution. Version 1.5
-(fb.resnet.torch, torchvision) strides in the 3x3 convolution, which reads every pixel; it costs a little more.
-keras.applications' ResNet50 is version 1 with a bias in every convolution, so it counts 25,583,592.
+Differs from the paper: nothing in version 1, which strides in the first 1x1 convolution of a block. The authors' Caffe
+models pool without padding, and their ResNet-50 has a bias in its first convolution. Version 1.5 (fb.resnet.torch,
+torchvision) strides in the 3x3 convolution, which sees every pixel, for a few more multiplications.
+keras.applications' ResNet50 is version 1 with a bias in every convolution, which makes 25,583,592 parameters.
 """
 
-from keras import Input, Model, layers
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers
 
 RESNET50 = (
     {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
@@ -43,39 +46,56 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
-    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return a ResNet as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
-            {"n_filters", "n_blocks"}, and perhaps `strided_convolution`, "1x1" (version 1) or "3x3" (version 1.5).
-        input_shape: (H, W, C); the stem divides H and W by 4, every group but the first by 2.
-        n_classes: how many classes, at least 2.
-
-    Returns:
-        A `keras.Model`.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_filters", "n_blocks"}, and optionally `strided_convolution`, "1x1" (version 1) or "3x3" (version 1.5).
+        input_shape: (H, W, C), H and W None for any size; the stem divides them by 4, every group but the first by 2.
+        n_classes: at least 2.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups",), ("strided_convolution",))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_filters", "n_blocks"))
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
+    try:
+        in_learner = inspect.signature(learner).bind(None, **metaparameters)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, strides=1)
+        sizes = [n for in_group in groups for n in in_group.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    in_learner.apply_defaults()
+    if not all(isinstance(n, Integral) and n > 0 for n in sizes):
+        raise ValueError(f"n_filters and n_blocks must be whole numbers of at least 1, got {metaparameters}")
+    if in_learner.arguments["strided_convolution"] not in ("1x1", "3x3"):
+        raise ValueError(f'strided_convolution must be "1x1" or "3x3", got {metaparameters}')
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = 4 * 2 ** (len(groups) - 1)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
 
-    inputs = Input(input_shape)
+    inputs = Input(input_shape, name="images")
     x = stem(inputs)
     x = learner(x, **metaparameters)
-    outputs = classifier(x, n_classes)
-    return Model(inputs, outputs)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
+    return named_by_stage(inputs, outputs, stages)
 
 
 def stem(inputs, n_filters=64):
     """A strided 7x7 convolution and a strided max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters)."""
-    x = conv_bn(inputs, n_filters, 7, strides=2)
-    x = layers.ReLU()(x)
-    x = layers.ZeroPadding2D(1)(x)  # after ReLU zero is the smallest value, so it never wins the maximum
-    return layers.MaxPooling2D(3, strides=2)(x)
+    x = conv_bn_relu(inputs, n_filters, 7, strides=2)  # (N, H / 2, W / 2, n_filters)
+    x = layers.ZeroPadding2D(1)(x)  # after ReLU no value is below zero, so the padding never is the maximum
+    x = layers.MaxPooling2D(3, strides=2)(x)
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 def learner(x, groups, strided_convolution="1x1"):
@@ -84,13 +104,13 @@ def learner(x, groups, strided_convolution="1x1"):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_blocks"}.
-        strided_convolution: "1x1" or "3x3", the convolution of a projection block that strides.
+        strided_convolution: "1x1" (version 1) or "3x3" (version 1.5), the convolution that strides.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), 4 n_filters of the last group), ready for any head.
     """
     first, *rest = groups
-    x = group(x, **first, strides=1, strided_convolution=strided_convolution)  # the stem's pooling has strided already
+    x = group(x, **first, strides=1, strided_convolution=strided_convolution)  # the stem has already downsampled
     for metaparameters in rest:
         x = group(x, **metaparameters, strides=2, strided_convolution=strided_convolution)
     return x
@@ -98,56 +118,53 @@ def learner(x, groups, strided_convolution="1x1"):
 
 def group(x, n_filters, n_blocks, strides=2, strided_convolution="1x1"):
     """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters)."""
-    if n_blocks < 1:
-        raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
     x = projection_block(x, n_filters, strides, strided_convolution)
-    for _ in range(n_blocks - 1):  # the projection block was the first of them
+    for _ in range(n_blocks - 1):
         x = identity_block(x, n_filters)
-    return x
+    return layers.Identity()(x)  # marks the end of the group
 
 
 def identity_block(x, n_filters):
     """The bottleneck 1x1, 3x3, 1x1 beside an identity shortcut: (N, H, W, 4 n_filters) throughout. Figure 5, right."""
-    residual = x
-    x = layers.ReLU()(conv_bn(x, n_filters, 1))  # (N, H, W, n_filters)
-    x = layers.ReLU()(conv_bn(x, n_filters, 3))
-    x = conv_bn(x, 4 * n_filters, 1)
-    x = layers.Add()([residual, x])
+    shortcut = x
+    x = conv_bn_relu(x, n_filters, 1)  # dimensionality reduction: (N, H, W, n_filters)
+    x = conv_bn_relu(x, n_filters, 3)  # bottleneck convolution
+    x = conv_bn(x, 4 * n_filters, 1)  # dimensionality restoration: (N, H, W, 4 n_filters)
+    x = layers.Add()([shortcut, x])
     return layers.ReLU()(x)
 
 
 def projection_block(x, n_filters, strides=2, strided_convolution="1x1"):
-    """The bottleneck beside a shortcut that a 1x1 convolution brings to the new shape (section 3.3, option B).
+    """The bottleneck beside a projection shortcut, where the shape changes. Section 3.3, option B.
 
     Args:
         x: feature maps (N, H, W, C).
         n_filters: filters of the first 1x1 and the 3x3 convolution; the last 1x1 has four times as many.
-        strides: by how much height and width are divided.
-        strided_convolution: "1x1" (version 1) or "3x3" (version 1.5), the convolution that does it.
+        strides: height and width are divided by it.
+        strided_convolution: "1x1" (version 1) or "3x3" (version 1.5), the convolution that strides.
 
     Returns:
         Feature maps (N, H / strides, W / strides, 4 n_filters).
-
-    Raises:
-        ValueError: strided_convolution is another, or the feature maps are too small for the strides.
     """
-    if strided_convolution not in ("1x1", "3x3"):
-        raise ValueError(f'strided_convolution must be "1x1" or "3x3", got {strided_convolution!r}')
-    strides_1x1, strides_3x3 = (strides, 1) if strided_convolution == "1x1" else (1, strides)
-    residual = conv_bn(x, 4 * n_filters, 1, strides)
-    x = layers.ReLU()(conv_bn(x, n_filters, 1, strides_1x1))
-    x = layers.ReLU()(conv_bn(x, n_filters, 3, strides_3x3))  # (N, H / strides, W / strides, n_filters)
-    x = conv_bn(x, 4 * n_filters, 1)
-    x = layers.Add()([residual, x])
+    strides_1x1, strides_3x3 = {"1x1": (strides, 1), "3x3": (1, strides)}[strided_convolution]
+    shortcut = conv_bn(x, 4 * n_filters, 1, strides)  # projection to the new shape
+    x = conv_bn_relu(x, n_filters, 1, strides_1x1)  # dimensionality reduction
+    x = conv_bn_relu(x, n_filters, 3, strides_3x3)  # bottleneck convolution: (N, H / strides, W / strides, n_filters)
+    x = conv_bn(x, 4 * n_filters, 1)  # dimensionality restoration
+    x = layers.Add()([shortcut, x])
+    return layers.ReLU()(x)
+
+
+def conv_bn_relu(x, n_filters, kernel_size, strides=1):
+    """Convolution, batch normalization and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    x = conv_bn(x, n_filters, kernel_size, strides)
     return layers.ReLU()(x)
 
 
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
-    if any(size is not None and size < strides for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
     padding = "same"
-    if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -155,27 +172,25 @@ def conv_bn(x, n_filters, kernel_size, strides=1):
 
 
 def classifier(x, n_classes):
-    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
-    """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

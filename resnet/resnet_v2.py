@@ -26,7 +26,10 @@ keras.applications' ResNet50V2 is another network: it strides in the last block 
 and has biases in some convolutions.
 """
 
-from keras import Input, Model, layers
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers
 
 CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
 
@@ -57,49 +60,68 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
-    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return a ResNet as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
-            {"n_filters", "n_blocks"}, and perhaps `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C); the ImageNet stem divides H and W by 4, every group but the first by 2.
-        n_classes: how many classes, at least 2.
-
-    Returns:
-        A `keras.Model`.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_filters", "n_blocks"}, and optionally `stem`, a dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
+            first by 2.
+        n_classes: at least 2.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups",), ("stem",))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_filters", "n_blocks"))
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
+    in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        inspect.signature(learner).bind(None, **in_learner)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, strides=1)
+        sizes = [n for in_group in groups for n in in_group.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    _, n_filters, kernel_size, strides, pooling = of_stem.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
+        raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = strides * (2 if pooling else 1) * 2 ** (len(groups) - 1)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
 
-    inputs = Input(input_shape)
+    inputs = Input(input_shape, name="images")
     x = stem(inputs, **metaparameters.get("stem", {}))
-    x = learner(x, metaparameters["groups"])
-    outputs = classifier(x, n_classes)
-    return Model(inputs, outputs)
+    x = learner(x, **in_learner)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "learner", "classifier"]
+    return named_by_stage(inputs, outputs, stages)
 
 
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, BN-ReLU and a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
-    Without the pooling (CIFAR-10: 3x3, strides 1, so H and W stay) the first block's pre-activation is the BN-ReLU.
+    The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters). Its
+    BN-ReLU is the first block's pre-activation.
     """
     x = convolution(inputs, n_filters, kernel_size, strides)
     if pooling:
         x = bn_relu(x)
-        x = layers.ZeroPadding2D(1)(x)  # after ReLU zero is the smallest value, so it never wins the maximum
+        x = layers.ZeroPadding2D(1)(x)  # after ReLU no value is below zero, so the padding never is the maximum
         x = layers.MaxPooling2D(3, strides=2)(x)
-    return x
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 def learner(x, groups):
-    """The groups in a row, every one but the first halving height and width, and the BN-ReLU after the last addition.
+    """The groups in a row, of which all but the first halve height and width; BN-ReLU after the last addition.
 
     Args:
         x: the stem's feature maps (N, H, W, C).
@@ -109,43 +131,42 @@ def learner(x, groups):
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), 4 n_filters of the last group), ready for any head.
     """
     first, *rest = groups
-    x = group(x, **first, strides=1)
+    x = group(x, **first, strides=1)  # the stem has already downsampled
     for metaparameters in rest:
         x = group(x, **metaparameters, strides=2)
-    return bn_relu(x)
+    x = bn_relu(x)
+    return layers.Identity()(x)  # marks the end of the learner
 
 
 def group(x, n_filters, n_blocks, strides=2):
     """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters)."""
-    if n_blocks < 1:
-        raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
     x = projection_block(x, n_filters, strides)
-    for _ in range(n_blocks - 1):  # the projection block was the first of them
+    for _ in range(n_blocks - 1):
         x = identity_block(x, n_filters)
-    return x
+    return layers.Identity()(x)  # marks the end of the group
 
 
 def identity_block(x, n_filters):
     """The bottleneck, each convolution after its BN-ReLU, beside an identity shortcut: (N, H, W, 4 n_filters)."""
-    residual = x
-    x = convolution(bn_relu(x), n_filters, 1)  # (N, H, W, n_filters)
-    x = convolution(bn_relu(x), n_filters, 3)
-    x = convolution(bn_relu(x), 4 * n_filters, 1)
-    return layers.Add()([residual, x])
+    shortcut = x
+    x = convolution(bn_relu(x), n_filters, 1)  # dimensionality reduction: (N, H, W, n_filters)
+    x = convolution(bn_relu(x), n_filters, 3)  # bottleneck convolution
+    x = convolution(bn_relu(x), 4 * n_filters, 1)  # dimensionality restoration: (N, H, W, 4 n_filters)
+    return layers.Add()([shortcut, x])
 
 
 def projection_block(x, n_filters, strides=2):
-    """The bottleneck beside a 1x1 convolution, both from one pre-activation (the paper's appendix).
+    """The bottleneck beside a projection shortcut, both after one pre-activation (the paper's appendix).
 
     (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters). The first 1x1 convolution strides; the shortcut
     has no normalization of its own.
     """
     x = bn_relu(x)  # shared by the shortcut and the bottleneck
-    residual = convolution(x, 4 * n_filters, 1, strides)
-    x = convolution(x, n_filters, 1, strides)  # (N, H / strides, W / strides, n_filters)
-    x = convolution(bn_relu(x), n_filters, 3)
-    x = convolution(bn_relu(x), 4 * n_filters, 1)
-    return layers.Add()([residual, x])
+    shortcut = convolution(x, 4 * n_filters, 1, strides)  # projection to the new shape
+    x = convolution(x, n_filters, 1, strides)  # dimensionality reduction: (N, H / strides, W / strides, n_filters)
+    x = convolution(bn_relu(x), n_filters, 3)  # bottleneck convolution
+    x = convolution(bn_relu(x), 4 * n_filters, 1)  # dimensionality restoration
+    return layers.Add()([shortcut, x])
 
 
 def bn_relu(x):
@@ -156,10 +177,8 @@ def bn_relu(x):
 
 def convolution(x, n_filters, kernel_size, strides=1):
     """A convolution without bias: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
-    if any(size is not None and size < strides for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
     padding = "same"
-    if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     return layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -167,27 +186,25 @@ def convolution(x, n_filters, kernel_size, strides=1):
 
 # Copied from resnet/resnet_v1.py
 def classifier(x, n_classes):
-    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
-    """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)
