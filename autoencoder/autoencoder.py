@@ -1,8 +1,8 @@
-"""The convolutional autoencoder: an encoder that makes an image small, and a decoder that makes it whole again.
+"""The convolutional autoencoder: an encoder makes a small code of an image, a decoder restores the image from it.
 
-Of no single paper: learning to copy through a narrow layer is Hinton and Salakhutdinov 2006, "Reducing the
+There is no single paper: learning to copy through a narrow layer is Hinton and Salakhutdinov 2006, "Reducing the
 Dimensionality of Data with Neural Networks"; strided convolutions in place of pooling are Springenberg et al. 2014,
-"Striving for Simplicity", arXiv:1412.6806; transposed ones Zeiler et al. 2010, "Deconvolutional Networks".
+"Striving for Simplicity", arXiv:1412.6806; transposed convolutions Zeiler et al. 2010, "Deconvolutional Networks".
 
     autoencoder_cifar10
     encoder       ( 32,  32,   3) -> (  4,   4,  32)   convolutions of 64, 32 and 32 filters, each strided
@@ -12,12 +12,14 @@ Dimensionality of Data with Neural Networks"; strided convolutions in place of p
     encoder       ( 32,  32,   3) -> (  4,   4,  19)   convolutions of 64, 32 and 19 filters, each strided
     decoder       (  4,   4,  19) -> ( 32,  32,   3)   transposed convolutions of 32, 64 and 3 filters, each strided
 
-An image of 3,072 numbers becomes a code of 512, a reduction by 83%, or of 304, by 90%.
+The code of autoencoder_cifar10 has 512 values where the image has 3,072, a reduction by 83%; that of
+autoencoder_90_cifar10 has 304, a reduction by 90%.
 Trainable parameters: autoencoder_cifar10 59,171, autoencoder_90_cifar10 51,670.
 """
 
-import keras  # keras.layers in full: `layers` is what the functions call their metaparameter
-from keras import Input, Model
+from numbers import Integral
+
+from keras import Input, Model, config, layers
 
 METAPARAMETERS = {
     "autoencoder_cifar10": {"layers": (64, 32, 32)},
@@ -26,100 +28,100 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(32, 32, 3)):
-    """Connect encoder and decoder: images (N, H, W, C) in, their reconstructions (N, H, W, C) out.
+    """Return an autoencoder as a `keras.Model`: images (N, H, W, C) to their reconstructions (N, H, W, C).
+
+    It has two layers, which are models and work alone: `get_layer("encoder")`, images to codes (N, H / 2^layers,
+    W / 2^layers, filters of the last layer), and `get_layer("decoder")`, codes to images.
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `layers`, the filters of each layer of
-            the encoder, a tuple; the last is the depth of the code.
-        input_shape: (H, W, C), H and W divisible by 2 for each layer; they may be None, for images of any such size.
-
-    Returns:
-        A `keras.Model` of two layers, the models "encoder", (N, H, W, C) -> codes (N, H / 2^layers, W / 2^layers,
-        filters of the last layer), and "decoder", the other way; model.get_layer("encoder") works alone.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `layers`, a tuple of the filters of each
+            convolution of the encoder; the last is the depth of the code.
+        input_shape: (H, W, C), H and W None for any size; every layer of the encoder halves them.
 
     Raises:
-        ValueError: metaparameters or input_shape cannot make a network.
+        ValueError: metaparameters or input_shape are invalid.
     """
     if not isinstance(metaparameters, dict) or set(metaparameters) != {"layers"}:
-        raise ValueError(f"metaparameters must be a dictionary of layers, got {metaparameters!r}")
-    layers = metaparameters["layers"]
+        raise ValueError(f"metaparameters must be a dictionary with layers and nothing else, got {metaparameters!r}")
+    filters = metaparameters["layers"]
+    is_tuple = isinstance(filters, (tuple, list)) and len(filters) > 0
+    if not is_tuple or not all(isinstance(n, Integral) and n > 0 for n in filters):
+        raise ValueError(f"layers must be a tuple of whole numbers of at least 1, as (64, 32, 32), got {filters!r}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    divisor = 2 ** len(filters)
+    if any(size is not None and (size < 1 or size % divisor) for size in input_shape[:2]):
+        raise ValueError(f"height and width must be divisible by {divisor}, got {input_shape[:2]}")
 
-    inputs = Input(input_shape)
-    to_code = Model(inputs, encoder(inputs, layers), name="encoder")
-    codes = Input(to_code.output_shape[1:])
-    to_image = Model(codes, decoder(codes, layers, input_shape[2]), name="decoder")
-    return Model(inputs, to_image(to_code(inputs)))
+    images = Input(input_shape, name="images")
+    to_code = named_by_stage(images, encoder(images, filters), ["encoder"])
+    codes = Input(to_code.output_shape[1:], name="codes")
+    to_image = named_by_stage(codes, decoder(codes, filters, input_shape[2]), ["decoder"])
+    to_code.name, to_image.name = "encoder", "decoder"
+    return Model(images, to_image(to_code(images)))
 
 
-def encoder(x, layers):
-    """Strided 3x3 convolutions, each of which halves height and width; the feature maps of the last are the code.
+def encoder(x, filters):
+    """Strided 3x3 convolutions: images (N, H, W, C) to codes (N, H / 2^layers, W / 2^layers, last of the filters).
 
-    Between them come batch normalization and ReLU; the code has neither, so that it may be any number.
+    Batch normalization and ReLU follow each convolution but the last: a value of the code may be any number.
 
     Args:
-        x: images (N, H, W, C).
-        layers: the filters of each convolution, a tuple.
-
-    Returns:
-        Codes (N, H / 2^layers, W / 2^layers, filters of the last).
-
-    Raises:
-        ValueError: layers is no tuple of whole numbers, or H or W is not divisible by 2 for each layer.
+        x: images (N, H, W, C), H and W divisible by 2^layers.
+        filters: a tuple, the filters of each convolution.
     """
-    check_layers(layers)
-    if any(size is not None and (size < 1 or size % 2 ** len(layers)) for size in x.shape[1:3]):
-        raise ValueError(
-            f"height and width must be divisible by {2 ** len(layers)}, 2 for each of {len(layers)} layers, "
-            f"got {tuple(x.shape[1:3])}"
-        )
-    *hidden, last = layers
-    for n_filters in hidden:
-        x = keras.layers.Conv2D(n_filters, 3, 2, "same", use_bias=False, kernel_initializer="he_normal")(x)
-        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-        x = keras.layers.ReLU()(x)
-    return keras.layers.Conv2D(last, 3, 2, "same", kernel_initializer="he_normal")(x)
+    *hidden, last = filters
+    for n_filters in hidden:  # feature pooling: (N, H / 2, W / 2, n_filters) each
+        x = layers.Conv2D(n_filters, 3, 2, "same", use_bias=False, kernel_initializer="he_normal")(x)
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+        x = layers.ReLU()(x)
+    return layers.Conv2D(last, 3, 2, "same", kernel_initializer="he_normal")(x)  # the code
 
 
-def decoder(x, layers, n_channels):
-    """The encoder's mirror: strided transposed 3x3 convolutions, each of which doubles height and width.
-
-    The filters are the encoder's in reverse, without that of the code, and at the end the channels of an image.
+def decoder(x, filters, n_channels):
+    """The encoder's mirror, transposed convolutions: codes (N, H, W, C) to images (N, 2^layers H, ..., n_channels).
 
     Args:
         x: codes (N, H, W, C).
-        layers: the filters of each convolution of the encoder, a tuple.
+        filters: a tuple, the filters of each convolution of the encoder; the decoder has them in reverse order, without
+            the last, which is the depth of the code.
         n_channels: of the images.
-
-    Returns:
-        Images (N, 2^layers H, 2^layers W, n_channels).
-
-    Raises:
-        ValueError: layers is no tuple of whole numbers, or n_channels no whole number.
     """
-    check_layers(layers)
-    if not isinstance(n_channels, int) or n_channels < 1:
-        raise ValueError(f"n_channels must be a whole number of at least 1, got {n_channels!r}")
-    for n_filters in reversed(layers[:-1]):
+    for n_filters in reversed(filters[:-1]):  # feature unpooling: (N, 2H, 2W, n_filters) each
         x = transposed_convolution(x, n_filters, use_bias=False)
-        x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-        x = keras.layers.ReLU()(x)
-    return transposed_convolution(x, n_channels)
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+        x = layers.ReLU()(x)
+    return transposed_convolution(x, n_channels)  # the channels of the image
 
 
 def transposed_convolution(x, n_filters, use_bias=True):
-    """Each pixel adds a 3x3 patch, two pixels from the next one's: (N, H, W, C) -> (N, 2H, 2W, n_filters).
+    """A strided transposed 3x3 convolution: (N, H, W, C) -> (N, 2H, 2W, n_filters).
 
-    What reaches beyond 2H and 2W, at the bottom and the right, is cut off, where the encoder's convolutions are padded.
-    The padding "same" does so too, but on PyTorch at the top and the left. The weights begin as Keras has it (Glorot):
-    "he_normal" would take the filters of a transposed kernel for its inputs, and begin too high.
+    Each pixel adds a 3x3 patch to the output, two pixels from the patch of the next. What exceeds 2H and 2W is cropped
+    at the bottom and the right, where the encoder's convolutions are padded; the padding "same" would crop the top and
+    the left on PyTorch. The initial weights are Keras' default, Glorot-uniform: He-normal ones would be scaled by the
+    filters of the kernel, not by its inputs.
     """
-    x = keras.layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias)(x)
-    return keras.layers.Cropping2D(((0, 1), (0, 1)))(x)  # from (N, 2H + 1, 2W + 1, n_filters)
+    x = layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias)(x)
+    return layers.Cropping2D(((0, 1), (0, 1)))(x)  # from (N, 2H + 1, 2W + 1, n_filters)
 
 
-def check_layers(layers):
-    """Raise ValueError unless layers is a tuple of at least one number of filters."""
-    if not isinstance(layers, (tuple, list)) or not layers or not all(isinstance(n, int) and n > 0 for n in layers):
-        raise ValueError(f"layers must be a tuple of whole numbers of at least 1, such as (64, 32, 32), got {layers!r}")
+# Copied from vgg/vgg.py
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

@@ -1,179 +1,129 @@
-"""What a training run leaves behind: the best model, results.json, and as pictures curves and reconstructions."""
+# The same file in every folder.
+"""What a training leaves behind besides the model: results.json, history.csv and pictures."""
 
 import csv
 import json
 import math
 import platform
 import shlex
+import shutil
 import sys
-import time
 
 import keras
 import numpy as np
-from keras import callbacks, layers, ops
 from matplotlib.figure import Figure
 
-import codes
-
-OUTPUTS = ("model.keras", "history.csv", "curves.png", "reconstructions.png", "results.json")
+import run
 
 
-class BestModel(callbacks.Callback):
-    """Save the model after each epoch that is the best so far on the validation images; log how long the epoch took.
-
-    Unlike that of vgg/report.py the best is the one with the lowest loss.
-    """
-
-    def __init__(self, path, best):
-        super().__init__()
-        self.path, self.best = path, best  # best: the lowest validation loss before an interruption
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Start the clock."""
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Save if this is the best epoch, and add the seconds to what the next callbacks see."""
-        if not math.isfinite(logs["val_loss"]):
-            raise RuntimeError("NaN or Inf loss on the validation images")
-        logs["seconds"] = time.perf_counter() - self.start
-        if logs["val_loss"] < self.best:
-            self.best = logs["val_loss"]
-            write(self.path, self.model.save)
-
-
-def write_results(output, settings, splits):
-    """Evaluate the best model, on the test set for the first and only time, and write every file but the model.
-
-    Unlike that of vgg/report.py it compares the reconstructions with those of simpler codes.
+def facts(model, images, classes):
+    """Return what a user of the model must know: its parameters, the names of its classes, the pixels it takes.
 
     Args:
-        output: the folder with model.keras and history.csv.
-        settings: what was trained, a dictionary; results.json begins with it.
-        splits: {"training": (images, labels), "validation": ..., "test": ...}, images (N, H, W, 3) uint8.
+        model: the trained model.
+        images: the training images (N, H, W, C), pixels 0 to 255.
+        classes: the names of the classes in order.
     """
-    model = keras.saving.load_model(output / "model.keras")
-    network = model.get_layer(settings["model"])
-    n_numbers = int(np.prod(network.get_layer("encoder").output_shape[1:]))
-    training, validation, test = (splits[name][0] / np.float32(255) for name in ("training", "validation", "test"))
-    validation_mse, _ = mse_and_psnr(validation, model.predict(splits["validation"][0], verbose=0))
-    reconstructions = {
-        "autoencoder": model.predict(splits["test"][0]),
-        "mean image": codes.mean_image(training, test),
-        "scaled image": codes.scaled_image(test, n_numbers),
-        "PCA": codes.pca(training, test, n_numbers),
+    return {
+        "parameters": sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        "classes": list(classes),
+        "pixels": [0, 255],
+        "mean": images.mean((0, 1, 2)).tolist(),
+        "variance": images.var((0, 1, 2)).tolist(),
     }
-    scores = {name: mse_and_psnr(test, images) for name, images in reconstructions.items()}
+
+
+def evaluate(model, splits):
+    """Return loss and metrics of a compiled model, {"validation_loss": ..., "test_accuracy": ..., ...}.
+
+    Args:
+        model: from images to class probabilities.
+        splits: {"validation": (images, labels), "test": (images, labels)}, images (N, H, W, C), pixels 0 to 255.
+    """
+    return {
+        f"{split}_{name}": float(value)
+        for split in ("validation", "test")
+        for name, value in model.evaluate(run.batches(splits[split], 256), verbose=0, return_dict=True).items()
+    }
+
+
+def write(args, history, scores, figures):
+    """Write results.json, history.csv and the pictures into the run folder, which ends the run.
+
+    Args:
+        args: the parsed command line.
+        history: {column: values}, from `run.history`.
+        scores: what the task measured, a dictionary that JSON can hold.
+        figures: {file name: matplotlib Figure} beside curves.png, or in its place.
+    """
+    title = f"{args.model} on {name_of(args.data)}"
+    for name, figure in ({"curves.png": curves(history)} | figures).items():
+        figure.suptitle("\n".join(filter(None, [title, figure.get_suptitle()])), parse_math=False)
+        run.write(args.output / name, lambda path, figure=figure: figure.savefig(path, dpi=100))
+    run.write(args.output / "history.csv", lambda path: write_rows(path, history))
     backend = keras.config.backend()
-    versions = {name: sys.modules[name].__version__ for name in ("numpy", "keras", backend)}
-    history = read_history(output)
-    write(output / "history.csv", lambda path: save_history(path, history))  # an epoch run twice is now there once
-
-    named = {"cifar10": "CIFAR-10", "synthetic": "synthetic shapes, not CIFAR-10"}
-    title = f"{settings['model']} on {named.get(settings['data'], 'CIFAR-10 files in ' + settings['data'])}"
-    rows = {f"{name}\n{scores[name][1]:.1f} dB": reconstructions[name][:10] for name in reconstructions}
-    rows = {"original": test[:10], **rows}
-    for number in range(3):
-        left, right = splits["test"][0][2 * number : 2 * number + 2] if len(test) > 5 else splits["test"][0][[0, -1]]
-        rows[f"between two\n{number + 1}"] = between(model, network, left, right)
-    write(output / "curves.png", lambda path: plot_curves(path, title, history))
-    write(output / "reconstructions.png", lambda path: plot_rows(path, title, rows))
-
     results = {
-        **settings,
-        "parameters": sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
+        **run.settings(args),
         "seconds": round(sum(history["seconds"]), 1),
-        "code_size": n_numbers,
-        "validation_mse": validation_mse,
-        "test_mse": {name: mse for name, (mse, _) in scores.items()},
-        "test_psnr": {name: psnr for name, (_, psnr) in scores.items()},
-        "versions": {"python": platform.python_version(), **versions},
+        **scores,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "keras": keras.__version__,
+                     backend: sys.modules[backend].__version__},
         "backend": backend,
         "command": shlex.join(["python", *sys.argv]),
     }
-    write(output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
-    figures = ", ".join(f"{name} {psnr:.2f} ({mse:.5f})" for name, (mse, psnr) in scores.items())
-    print(f"{title}: PSNR in dB (and MSE) on {len(test)} test images, codes of {n_numbers} numbers: {figures}. "
-          f"Results are in {output}.")
+    run.write(args.output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
+    shutil.rmtree(args.output / "backup")
+    print(f"Results are in {args.output}.")
 
 
-def mse_and_psnr(images, reconstructions):
-    """Return the mean squared error of all images together, and the peak signal-to-noise ratio in decibels.
-
-    Args:
-        images, reconstructions: (N, H, W, C), 0 to 1; reconstructions beyond that are clipped, as a screen would.
-    """
-    mse = float(np.mean((images - reconstructions.clip(0, 1)) ** 2, dtype="float64"))
-    return mse, -10 * math.log10(mse) if mse else math.inf
+def name_of(source):
+    """Return how a title calls the images of --data."""
+    return {"cifar10": "CIFAR-10", "synthetic": "synthetic shapes, not CIFAR-10"}.get(source, "CIFAR-10 files")
 
 
-def between(model, network, left, right, n_points=10):
-    """Decode points on the straight line between the codes of two images: (n_points, H, W, C), 0 to 1.
-
-    Args:
-        model: from pixels to reconstructions, with a layer that normalizes before the network and "restore" after it.
-        network: the autoencoder in it, of the models "encoder" and "decoder".
-        left, right: two images (H, W, C) uint8.
-        n_points: how many images, from the reconstruction of the left one to that of the right.
-    """
-    normalization = next(layer for layer in model.layers if isinstance(layer, layers.Normalization))
-    ends = network.get_layer("encoder").predict(normalization(np.stack([left, right])), verbose=0)
-    share = np.linspace(0, 1, n_points).reshape(-1, 1, 1, 1)
-    points = (1 - share) * ends[0] + share * ends[1]  # (n_points, H / 2^layers, W / 2^layers, depth of the code)
-    images = model.get_layer("restore")(network.get_layer("decoder").predict(points, verbose=0))
-    return ops.convert_to_numpy(images)
-
-
-# Copied from vgg/report.py
-def write(path, save):
-    """Call save with a temporary path and rename what it wrote, so that a kill never leaves half a file."""
-    partial = path.with_name("partial_" + path.name)  # the same ending, by which savers choose the format
-    save(partial)
-    partial.replace(path)
-
-
-# Copied from vgg/report.py
-def read_history(output):
-    """Return history.csv as {column: values}; of an epoch run twice, before and after a kill, the second counts."""
-    if not (output / "history.csv").exists():
-        return {}
-    with open(output / "history.csv", newline="") as file:
-        rows = {row["epoch"]: row for row in csv.DictReader(file)}.values()
-    return {name: [float(row[name]) for row in rows] for name in next(iter(rows), ())}
-
-
-# Copied from vgg/report.py
-def save_history(path, history):
+def write_rows(path, history):
     """Write {column: values} as a CSV file."""
-    np.savetxt(path, np.transpose(list(history.values())), "%.8g", ",", header=",".join(history), comments="")
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(history)
+        for row in zip(*history.values(), strict=True):
+            rows.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
 
 
-def plot_curves(path, title, history):
-    """Draw the mean squared error that is minimized, and the same as PSNR, over the epochs."""
+def curves(history):
+    """Return a figure of the loss and the other scores over the epochs, of training and validation images.
+
+    The loss that is minimized has the weight decay in it; results.json has the loss without.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
+    scores = [name for name in history if f"val_{name}" in history and not name.endswith("loss")]
     epochs = range(1, len(history["loss"]) + 1)
-    errors, ratios = figure.subplots(1, 2)
-    for name, label in (("loss", "training"), ("val_loss", "validation")):
-        errors.semilogy(epochs, history[name], ".-", label=label)
-        ratios.plot(epochs, -10 * np.log10(history[name]), ".-", label=label)
-    errors.set(xlabel="epoch", ylabel="mean squared error")
-    ratios.set(xlabel="epoch", ylabel="PSNR in dB")
-    for axes in (errors, ratios):
+    for axes, names in zip(figure.subplots(1, 2), (["loss"], scores), strict=True):
+        for i, name in enumerate(names):
+            label = "" if len(names) == 1 else f", {name.replace('_', ' ')}"
+            axes.plot(epochs, history[name], "--", color=f"C{i}", label=f"training{label}")
+            axes.plot(epochs, history[f"val_{name}"], ".-", color=f"C{i}", label=f"validation{label}")
+        axes.set(xlabel="epoch", ylabel=names[0] if len(names) == 1 else "score")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=120)
+        axes.legend(fontsize=8)
+    return figure
 
 
-def plot_rows(path, title, rows):
-    """Draw rows of images, ten in each, with their names at the left: {name: images (N, H, W, C), 0 to 1}."""
-    figure = Figure(figsize=(12, 10), layout="constrained")
-    figure.suptitle(f"{title}\ntest images, their reconstructions, and images decoded between the codes of two")
-    for axes_of_row, (name, images) in zip(figure.subplots(len(rows), 10), rows.items(), strict=True):
-        for axes in axes_of_row:
-            axes.set(xticks=[], yticks=[], frame_on=False)
-        for axes, image in zip(axes_of_row, images, strict=False):
-            axes.imshow(image.clip(0, 1))
-        axes_of_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    figure.savefig(path, dpi=100)
+def predictions(images, labels, predicted, classes):
+    """Return a figure of up to 40 images, each under its predicted class; a wrong one is red and names the true one.
+
+    Args:
+        images: (N, H, W, 3), pixels 0 to 255.
+        labels, predicted: (N,), numbers of classes.
+        classes: the names of the classes.
+    """
+    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure.suptitle("predictions on test images, the wrong ones in red")
+    for axes in figure.subplots(5, 8).flat:
+        axes.axis("off")
+    for axes, image, label, guess in zip(figure.axes, images, labels, predicted, strict=False):
+        axes.imshow(image)
+        text = classes[guess] if guess == label else f"{classes[guess]}, is {classes[label]}"
+        axes.set_title(text, fontsize=9, color="black" if guess == label else "red", parse_math=False)
+    return figure

@@ -25,7 +25,7 @@ Paper: Huang et al. 2017, "Densely Connected Convolutional Networks", arXiv:1608
     classifier    (  8,   8,  132) -> (10,)
 
     densenet_c16_k24_cifar10
-    stem          ( 32,  32,    3) -> ( 16,  16,   16)   3x3 convolution, 3x3 max pooling strided
+    stem          ( 32,  32,    3) -> ( 16,  16,   16)   3x3 convolution and 3x3 max pooling, strided
     group 1       ( 16,  16,   16) -> (  8,   8,   56)   dense block of 4, transitional block
     group 2       (  8,   8,   56) -> (  4,   4,   76)   dense block of 4, transitional block
     group 3       (  4,   4,   76) -> (  4,   4,  172)   dense block of 4
@@ -35,13 +35,16 @@ Trainable parameters: densenet121 7,978,856, densenet161 28,681,000, densenet169
 densenet264 33,337,704; densenet40_k12_cifar10 1,019,722, densenet100_k12_cifar10 6,979,642,
 densenet100_k24_cifar10 27,249,082, densenet_bc40_k12_cifar10 176,122, densenet_bc100_k12_cifar10 769,162,
 densenet_bc250_k24_cifar10 15,324,406, densenet_bc190_k40_cifar10 25,624,430, densenet_c16_k24_cifar10 244,122.
-Differs from the paper: the transitional block has the ReLU that section 3 leaves out and the authors' code has, and
-there is no dropout, which the paper has only where it does not augment. densenet161 is from the authors' code,
-densenet_bc40_k12_cifar10 and densenet_c16_k24_cifar10 are from neither. The authors' code starts every CIFAR-10 network
-with 2 k feature maps; here, as in section 3, those without BC start with 16. "264" has 265 layers, all counted.
+Differs from the paper: the transitional block has a ReLU, as in the authors' code (liuzhuang13/DenseNet); section 3
+names none. There is no dropout, which the paper has only where it does not augment. densenet161 is in the authors' code
+alone, densenet_bc40_k12_cifar10 and densenet_c16_k24_cifar10 are in neither. The authors' code starts every CIFAR-10
+network with 2 k feature maps; here, as in section 3, those without BC start with 16. densenet264 has 265 layers.
 """
 
-from keras import Input, Model, layers
+import inspect
+from numbers import Integral, Real
+
+from keras import Input, Model, config, layers
 
 CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
 
@@ -102,59 +105,89 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
-    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return a DenseNet as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of {"n_blocks"},
-            `growth_rate`, the feature maps that each block adds, and where they differ from the defaults, `reduction`
-            (0.5) and `bottleneck` (True), arguments of `learner`, and `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C); the ImageNet stem divides H and W by 4, every group but the last by 2.
-        n_classes: how many classes, at least 2.
-
-    Returns:
-        A `keras.Model`.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of {"n_blocks"},
+            `growth_rate`, and optionally `reduction` and `bottleneck`, arguments of `learner`, and `stem`, a
+            dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
+            last by 2.
+        n_classes: at least 2.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups", "growth_rate"), ("reduction", "bottleneck", "stem"))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_blocks",))
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, growth_rate=1, reduction=1, bottleneck=1, transition=1)
+        sizes = [n for in_group in groups for n in in_group.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    of_learner.apply_defaults()
+    _, n_filters, kernel_size, strides, pooling = of_stem.args
+    _, _, growth_rate, reduction, bottleneck = of_learner.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, growth_rate, *sizes]):
+        names = "n_blocks, growth_rate, n_filters, kernel_size and strides"
+        raise ValueError(f"{names} must be whole and at least 1, got {metaparameters}")
+    if not isinstance(bottleneck, bool):
+        raise ValueError(f"bottleneck must be True or False, got {bottleneck!r}")
+    if not isinstance(reduction, Real) or not 0 < reduction <= 1:
+        raise ValueError(f"reduction must be above 0 and at most 1, got {reduction!r}")
+    widths = [n_filters]
+    for in_group in groups[:-1]:
+        widths.append(int(reduction * (widths[-1] + in_group["n_blocks"] * growth_rate)))
+    if min(widths) < 1:
+        raise ValueError(f"reduction must leave at least one feature map in each group, got {reduction!r}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = strides * (2 if pooling else 1) * 2 ** (len(groups) - 1)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
 
-    inputs = Input(input_shape)
-    x = stem(inputs, **metaparameters.get("stem", {}))
-    x = learner(x, **in_learner)
-    outputs = classifier(x, n_classes)
-    return Model(inputs, outputs)
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, int(kernel_size), int(strides), pooling)
+    x = learner(x, groups, growth_rate, reduction, bottleneck)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "learner", "classifier"]
+    return named_by_stage(inputs, outputs, stages)
 
 
 # Copied from resnet/resnet_v2.py
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, BN-ReLU and a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
-    Without the pooling (CIFAR-10: 3x3, strides 1, so H and W stay) the first block's pre-activation is the BN-ReLU.
+    The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters). Its
+    BN-ReLU is the first block's pre-activation.
     """
     x = convolution(inputs, n_filters, kernel_size, strides)
     if pooling:
         x = bn_relu(x)
-        x = layers.ZeroPadding2D(1)(x)  # after ReLU zero is the smallest value, so it never wins the maximum
+        x = layers.ZeroPadding2D(1)(x)  # after ReLU no value is below zero, so the padding never is the maximum
         x = layers.MaxPooling2D(3, strides=2)(x)
-    return x
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 def learner(x, groups, growth_rate, reduction=0.5, bottleneck=True):
-    """The groups in a row, every one but the last halving height and width, and the BN-ReLU after the last block.
+    """The groups in a row, of which all but the last halve height and width; BN-ReLU after the last block.
 
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_blocks"}.
         growth_rate: how many feature maps each block adds, the paper's k.
-        reduction: the share of the feature maps that a transitional block keeps, the paper's theta, above 0 to 1.
-        bottleneck: whether a 1x1 convolution to 4 k feature maps stands before each 3x3 convolution.
+        reduction: the share of the feature maps that a transitional block keeps, the paper's theta: above 0, at most 1.
+        bottleneck: whether a 1x1 convolution to 4 growth_rate feature maps precedes each 3x3 convolution.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), those of the last dense block), ready for any head.
@@ -163,52 +196,43 @@ def learner(x, groups, growth_rate, reduction=0.5, bottleneck=True):
     for metaparameters in rest:
         x = group(x, **metaparameters, growth_rate=growth_rate, reduction=reduction, bottleneck=bottleneck)
     x = group(x, **last, growth_rate=growth_rate, bottleneck=bottleneck, transition=False)
-    return bn_relu(x)
+    x = bn_relu(x)
+    return layers.Identity()(x)  # marks the end of the learner
 
 
 def group(x, n_blocks, growth_rate, reduction=0.5, bottleneck=True, transition=True):
-    """A dense block and, unless transition is False, a transitional block.
+    """A dense block and, if transition is True, a transitional block.
 
     (N, H, W, C) -> (N, H / 2, W / 2, reduction (C + n_blocks growth_rate)), or (N, H, W, C + n_blocks growth_rate).
     """
     x = dense_block(x, n_blocks, growth_rate, bottleneck)
     if transition:
         x = trans_block(x, reduction)
-    return x
+    return layers.Identity()(x)  # marks the end of the group
 
 
 def dense_block(x, n_blocks, growth_rate, bottleneck=True):
     """Residual dense blocks in a row: (N, H, W, C) -> (N, H, W, C + n_blocks growth_rate). Figure 1."""
-    if n_blocks < 1:
-        raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
     for _ in range(n_blocks):
         x = residual_dense_block(x, growth_rate, bottleneck)
     return x
 
 
 def residual_dense_block(x, growth_rate, bottleneck=True):
-    """New feature maps behind all that came before: (N, H, W, C) -> (N, H, W, C + growth_rate).
+    """New feature maps, appended to all those before: (N, H, W, C) -> (N, H, W, C + growth_rate). Section 3.
 
-    BN-ReLU-1x1 convolution to 4 growth_rate feature maps (the bottleneck, "DenseNet-B"), BN-ReLU-3x3 convolution.
+    The bottleneck ("DenseNet-B") keeps the 3x3 convolution cheap, however many feature maps come in.
     """
-    residual = x
+    features = x
     if bottleneck:
-        x = convolution(bn_relu(x), 4 * growth_rate, 1)  # (N, H, W, 4 growth_rate), however many came before
-    x = convolution(bn_relu(x), growth_rate, 3)
-    return layers.Concatenate()([residual, x])  # where a ResNet would add
+        x = convolution(bn_relu(x), 4 * growth_rate, 1)  # dimensionality reduction: (N, H, W, 4 growth_rate)
+    x = convolution(bn_relu(x), growth_rate, 3)  # the new feature maps: (N, H, W, growth_rate)
+    return layers.Concatenate()([features, x])
 
 
 def trans_block(x, reduction=0.5):
-    """BN-ReLU-1x1 convolution and average pooling: (N, H, W, C) -> (N, H / 2, W / 2, reduction C, rounded down).
-
-    Raises:
-        ValueError: reduction is not above 0 and at most 1, or leaves no feature map, or H or W cannot be halved.
-    """
-    if not isinstance(reduction, (int, float)) or not 0 < reduction <= 1 or reduction * x.shape[-1] < 1:
-        raise ValueError(f"reduction must be above 0, at most 1 and leave a feature map, got {reduction!r}")
-    if any(size is not None and size < 2 for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
-    x = convolution(bn_relu(x), int(reduction * x.shape[-1]), 1)
+    """BN-ReLU-1x1 convolution and average pooling: (N, H, W, C) -> (N, H / 2, W / 2, reduction C, rounded down)."""
+    x = convolution(bn_relu(x), int(reduction * x.shape[-1]), 1)  # compression ("DenseNet-C"): (N, H, W, reduction C)
     return layers.AveragePooling2D(2)(x)
 
 
@@ -222,10 +246,8 @@ def bn_relu(x):
 # Copied from resnet/resnet_v2.py
 def convolution(x, n_filters, kernel_size, strides=1):
     """A convolution without bias: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
-    if any(size is not None and size < strides for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
     padding = "same"
-    if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     return layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -233,27 +255,25 @@ def convolution(x, n_filters, kernel_size, strides=1):
 
 # Copied from resnet/resnet_v1.py
 def classifier(x, n_classes):
-    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
-    """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

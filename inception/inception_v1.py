@@ -1,4 +1,4 @@
-"""Inception v1, known as GoogLeNet, as in the paper, with batch normalization, and a size for 32x32 images.
+"""Inception v1 (GoogLeNet), with and without batch normalization, and a size for 32x32 images.
 
 Paper: Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv:1409.4842, table 1 and figures 2b and 3.
 
@@ -22,14 +22,18 @@ Paper: Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv:1409.4842, t
 
 Trainable parameters, without and with the auxiliary classifiers: inception_v1 6,998,552 and 13,378,280,
 inception_v1_bn 7,005,832 and 13,385,816, inception_v1_cifar10 338,790 and 1,443,706.
-Differs from the paper: the initial weights are He-normal. Batch normalization (Ioffe and Szegedy 2015,
-arXiv:1502.03167), after every convolution and in place of its bias and of the local response normalization, came later.
-Torchvision and tf-slim have a 3x3 convolution in the 5x5 branch, and a 2x2 pooling after block 4e; here they are 5x5
-and 3x3, as in the paper and its Caffe twin, bvlc_googlenet. inception_v1_cifar10 is not in the paper: a quarter as
-wide (but not its auxiliary classifiers), without blocks 3a and 4b, and with a stem that halves the image once.
+Differs from the paper: the initial weights are He-normal. inception_v1_bn and inception_v1_cifar10 have batch
+normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) after every convolution, in place of its bias and of local
+response normalization. The convolution of the 5x5 branch is 5x5 and the pooling after block 4e is 3x3, as in the paper
+and in Caffe's bvlc_googlenet; torchvision and tf-slim have 3x3 and 2x2. inception_v1_cifar10 is not in the paper: a
+quarter of the filters (the auxiliary classifiers keep theirs), no blocks 3a and 4b, and a stem that halves the image
+once.
 """
 
-from keras import Input, Model, layers, ops
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers, ops
 
 # The paper's table 1, row by row; None is an auxiliary classifier after the block before it.
 GOOGLENET = (
@@ -80,59 +84,80 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=False):
-    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return an Inception v1 as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of tuples of blocks,
-            {"n_1x1", "n_3x3_reduce", "n_3x3", "n_5x5_reduce", "n_5x5", "n_pool"} or None, and where they differ from
-            the defaults, `batch_normalization` (False) and `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C); the ImageNet stem divides H and W by 8, every group but the last by 2.
-        n_classes: how many classes, at least 2.
-        auxiliary: whether the model has the auxiliary classifiers, meant to help the early groups to learn.
-
-    Returns:
-        A `keras.Model`. With auxiliary its outputs are {"main", "auxiliary_1", "auxiliary_2", ...}, each
-        (N, n_classes), and `Model(model.input, model.output["main"])` is the network without them, of the same weights.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of tuples of blocks
+            {"n_1x1", "n_3x3_reduce", "n_3x3", "n_5x5_reduce", "n_5x5", "n_pool"}, with None for an auxiliary
+            classifier, and optionally `batch_normalization` and `stem`, a dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 8, every group but the
+            last by 2. The auxiliary classifiers need a fixed size.
+        n_classes: at least 2.
+        auxiliary: whether to add the auxiliary classifiers, for training. The outputs are then {"main", "auxiliary_1",
+            "auxiliary_2", ...}, each (N, n_classes); `Model(model.input, model.output["main"])` is the network alone.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make the network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups",), ("stem", "batch_normalization"))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "n_filters_out", "kernel_size", "strides", "pooling"))
-    for blocks in metaparameters["groups"]:
-        if not isinstance(blocks, (tuple, list)) or not blocks or blocks[0] is None:
-            raise ValueError(f"a group must be a tuple of blocks of which the first is not None, got {blocks!r}")
-        for block in blocks:
-            if block is not None:
-                check(block, ("n_1x1", "n_3x3_reduce", "n_3x3", "n_5x5_reduce", "n_5x5", "n_pool"))
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
+    in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    in_stem = {name: value for name, value in in_learner.items() if name == "batch_normalization"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **(in_stem | metaparameters.get("stem", {})))
+        inspect.signature(learner).bind(None, **in_learner, n_classes=None)
+        in_blocks = [in_block for blocks in groups for in_block in blocks if in_block is not None]
+        for in_block in in_blocks:
+            inspect.signature(inception_block).bind(None, **in_block, batch_normalization=False)
+        sizes = [n for in_block in in_blocks for n in in_block.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    _, n_filters, n_filters_out, kernel_size, strides, pooling, batch_normalization = of_stem.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, n_filters_out, kernel_size, strides, *sizes]):
+        raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if any(not blocks or blocks[0] is None for blocks in groups):
+        raise ValueError(f"a group must be a tuple of blocks and begin with one, not with None, got {metaparameters}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    batch_normalization = metaparameters.get("batch_normalization", False)
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    in_stem = strides * (4 if pooling else 2)
+    smallest = in_stem * 2 ** (len(groups) - 1)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    with_heads = [i for i, blocks in enumerate(groups) if None in blocks]
+    if auxiliary and not with_heads:
+        raise ValueError(f"auxiliary=True needs a None among the blocks, got {metaparameters}")
+    smallest = 5 * in_stem * 2 ** max(with_heads, default=0)  # the auxiliary classifiers pool 5x5
+    if auxiliary and any(size is None or size < smallest for size in input_shape[:2]):
+        raise ValueError(f"auxiliary=True needs a height and width of at least {smallest}, got {input_shape[:2]}")
 
-    inputs = Input(input_shape)
-    x = stem(inputs, **metaparameters.get("stem", {}), batch_normalization=batch_normalization)
-    x, heads = learner(x, metaparameters["groups"], n_classes if auxiliary else None, batch_normalization)
-    outputs = classifier(x, n_classes)
-    if auxiliary:
-        if not heads:
-            raise ValueError("auxiliary=True needs a None among the blocks, where the auxiliary classifier is to be")
-        outputs = {"main": outputs} | {f"auxiliary_{i}": head for i, head in enumerate(heads, start=1)}
-    return Model(inputs, outputs)
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, n_filters_out, int(kernel_size), int(strides), pooling, batch_normalization)
+    x, heads = learner(x, **in_learner, n_classes=int(n_classes) if auxiliary else None)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
+    model = named_by_stage(inputs, outputs, stages)
+    return with_auxiliary(model, heads) if auxiliary else model
 
 
 def stem(inputs, n_filters=64, n_filters_out=192, kernel_size=7, strides=2, pooling=True, batch_normalization=False):
     """Strided convolution, max pooling, 1x1, 3x3, max pooling: (N, H, W, C) -> (N, H / 8, W / 8, n_filters_out).
 
-    The CIFAR-10 stem has a 3x3 convolution, strides 1 and no second pooling, so that H and W are halved once.
+    The CIFAR-10 stem has a 3x3 convolution without strides and no second pooling: to (N, H / 2, W / 2, n_filters_out).
 
     Args:
         inputs: images (N, H, W, C).
-        n_filters: those of the first two convolutions.
-        n_filters_out: those of the third.
-        kernel_size, strides: those of the first.
-        pooling: whether a max pooling ends the stem.
+        n_filters: filters of the first two convolutions.
+        n_filters_out: filters of the third.
+        kernel_size, strides: of the first convolution.
+        pooling: whether a second max pooling ends the stem.
         batch_normalization: whether batch normalization follows each convolution; if not, local response
-            normalization follows the first and the last.
+            normalization follows the first pooling and the last convolution.
     """
     x = conv_relu(inputs, n_filters, kernel_size, strides, batch_normalization)
     x = max_pooling(x)
@@ -142,7 +167,9 @@ def stem(inputs, n_filters=64, n_filters_out=192, kernel_size=7, strides=2, pool
     x = conv_relu(x, n_filters_out, 3, batch_normalization=batch_normalization)
     if not batch_normalization:
         x = local_response_normalization(x)
-    return max_pooling(x) if pooling else x
+    if pooling:
+        x = max_pooling(x)
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 def learner(x, groups, n_classes=None, batch_normalization=False):
@@ -150,8 +177,8 @@ def learner(x, groups, n_classes=None, batch_normalization=False):
 
     Args:
         x: the stem's feature maps (N, H, W, C).
-        groups: a tuple of tuples of blocks, in which None stands for an auxiliary classifier.
-        n_classes: how many classes the auxiliary classifiers have; None leaves them out.
+        groups: a tuple of tuples of blocks, in which None is an auxiliary classifier.
+        n_classes: of the auxiliary classifiers; None leaves them out.
         batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
@@ -166,13 +193,13 @@ def learner(x, groups, n_classes=None, batch_normalization=False):
 
 
 def group(x, blocks, n_classes=None, pooling=True, batch_normalization=False):
-    """Inception blocks, and a 3x3 max pooling that halves height and width.
+    """Inception blocks, then a 3x3 max pooling, which halves height and width.
 
     Args:
         x: feature maps (N, H, W, C).
-        blocks: a tuple of the arguments of `inception_block`, or None for an auxiliary classifier.
-        n_classes: how many classes the auxiliary classifiers have; None leaves them out.
-        pooling: whether there is the max pooling; the last group has none.
+        blocks: a tuple of the arguments of `inception_block`, in which None is an auxiliary classifier.
+        n_classes: of the auxiliary classifiers; None leaves them out.
+        pooling: whether max pooling ends the group; the last group has none.
         batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
@@ -184,37 +211,30 @@ def group(x, blocks, n_classes=None, pooling=True, batch_normalization=False):
             x = inception_block(x, **metaparameters, batch_normalization=batch_normalization)
         elif n_classes is not None:
             heads.append(auxiliary(x, n_classes, batch_normalization))
-    return max_pooling(x) if pooling else x, heads
+    if pooling:
+        x = max_pooling(x)
+    return layers.Identity()(x), heads  # marks the end of the group
 
 
 def inception_block(x, n_1x1, n_3x3_reduce, n_3x3, n_5x5_reduce, n_5x5, n_pool, batch_normalization=False):
-    """Four branches side by side: (N, H, W, C) -> (N, H, W, n_1x1 + n_3x3 + n_5x5 + n_pool). Figure 2b.
-
-    1x1; 1x1 that reduces the depth, then 3x3; 1x1 that reduces it, then 5x5; 3x3 max pooling, then 1x1.
-    """
-    branch_1x1 = conv_relu(x, n_1x1, 1, batch_normalization=batch_normalization)
-    branch_3x3 = conv_relu(x, n_3x3_reduce, 1, batch_normalization=batch_normalization)
-    branch_3x3 = conv_relu(branch_3x3, n_3x3, 3, batch_normalization=batch_normalization)
-    branch_5x5 = conv_relu(x, n_5x5_reduce, 1, batch_normalization=batch_normalization)
-    branch_5x5 = conv_relu(branch_5x5, n_5x5, 5, batch_normalization=batch_normalization)
+    """Four branches side by side: (N, H, W, C) -> (N, H, W, n_1x1 + n_3x3 + n_5x5 + n_pool). Figure 2b."""
+    branch_1x1 = conv_relu(x, n_1x1, 1, batch_normalization=batch_normalization)  # 1x1 branch
+    branch_3x3 = conv_relu(x, n_3x3_reduce, 1, batch_normalization=batch_normalization)  # dimensionality reduction
+    branch_3x3 = conv_relu(branch_3x3, n_3x3, 3, batch_normalization=batch_normalization)  # 3x3 branch
+    branch_5x5 = conv_relu(x, n_5x5_reduce, 1, batch_normalization=batch_normalization)  # dimensionality reduction
+    branch_5x5 = conv_relu(branch_5x5, n_5x5, 5, batch_normalization=batch_normalization)  # 5x5 branch
     branch_pool = layers.MaxPooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_relu(branch_pool, n_pool, 1, batch_normalization=batch_normalization)
+    branch_pool = conv_relu(branch_pool, n_pool, 1, batch_normalization=batch_normalization)  # pooling branch
     return layers.Concatenate()([branch_1x1, branch_3x3, branch_5x5, branch_pool])
 
 
 def auxiliary(x, n_classes, batch_normalization=False):
     """An auxiliary classifier: (N, H, W, C) -> class probabilities (N, n_classes). Section 5.
 
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2, or the feature maps are smaller than 5x5, or of no
-            fixed size.
+    H and W are fixed, since a dense layer has a weight for each value of the feature maps, and at least 5.
     """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
-    if any(size is None or size < 5 for size in x.shape[1:3]):
-        raise ValueError(f"an auxiliary classifier needs feature maps of at least 5x5, got {x.shape[1:3]}")
     x = layers.AveragePooling2D(5, strides=3)(x)  # (N, 4, 4, C) from (N, 14, 14, C)
-    x = conv_relu(x, 128, 1, batch_normalization=batch_normalization)
+    x = conv_relu(x, 128, 1, batch_normalization=batch_normalization)  # dimensionality reduction
     x = layers.Flatten()(x)
     x = layers.Dense(1024, activation="relu", kernel_initializer="he_normal")(x)
     x = layers.Dropout(0.7)(x)
@@ -222,12 +242,12 @@ def auxiliary(x, n_classes, batch_normalization=False):
 
 
 def conv_relu(x, n_filters, kernel_size, strides=1, batch_normalization=False):
-    """A convolution, batch normalization if wanted, ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters).
+    """Convolution, optionally batch normalization, and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters).
 
-    Unlike that of vgg.py it has any kernel size and strides, and no bias that batch normalization would undo.
+    Where batch normalization follows, the convolution has no bias.
     """
     padding = "same"
-    if strides > 1:  # "same" would pad the bottom and the right only
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     use_bias = not batch_normalization
@@ -238,18 +258,16 @@ def conv_relu(x, n_filters, kernel_size, strides=1, batch_normalization=False):
 
 
 def max_pooling(x):
-    """3x3 max pooling that halves: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down."""
-    if any(size is not None and size < 2 for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
-    x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)  # as Caffe; after ReLU zero is the smallest value and never wins
+    """3x3 max pooling with strides 2, padded as Caffe pads it: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down."""
+    x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)  # no value is below zero, so the padding never is the maximum
     return layers.MaxPooling2D(3, strides=2)(x)
 
 
 def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
     """Divide by (1 + alpha m)^beta, m the mean square of a feature map and its neighbours: (N, H, W, C) throughout.
 
-    Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, in the form
-    and with the figures of bvlc_googlenet: 1 for their k, and the mean for their sum.
+    Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, with the
+    constants of bvlc_googlenet, where k is 1 and the sum is a mean.
     """
     squares = ops.pad(ops.square(x), ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))  # (N, H, W, C + size - 1)
     mean = sum(squares[..., i : i + x.shape[-1]] for i in range(size)) / size
@@ -257,28 +275,43 @@ def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
 
 
 def classifier(x, n_classes, dropout=0.4):
-    """The mean of each feature map, dropout, a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
-    """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    """The mean of each feature map, dropout, a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     x = layers.Dropout(dropout)(x)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
+def with_auxiliary(model, heads):
+    """Return the model with the outputs {"main", "auxiliary_1", ...} and layers named auxiliary_1_1, auxiliary_1_2, ...
+
+    Args:
+        model: the network without auxiliary classifiers; its layers keep their names.
+        heads: the outputs of the auxiliary classifiers.
+    """
+    outputs = {"main": model.output}
+    for i, head in enumerate(heads, start=1):
+        operations = Model(model.input, head).operations
+        own = [operation for operation in operations if operation not in model.operations]
+        for j, operation in enumerate(own, start=1):
+            operation.name = f"auxiliary_{i}_{j}"
+        outputs[f"auxiliary_{i}"] = head
+    return Model(model.input, outputs)
+
+
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

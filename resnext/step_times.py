@@ -5,16 +5,16 @@
 """
 
 import argparse
-import sys
 import time
 
 import numpy as np
 
 import resnext
+import run
 
 
 def main():
-    """Print the seconds of a step in either form, and their ratio."""
+    """Print the seconds of a step in each form, and their ratio."""
     args = parse_arguments()
     seconds = {}
     for convolution in ("split_transform_merge", "grouped_convolution"):
@@ -26,26 +26,15 @@ def main():
 
 
 def parse_arguments():
-    """Return the arguments; one that cannot work ends the program with exit status 2."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.error = refuse
     names = [name for name in resnext.METAPARAMETERS if name.endswith("_cifar10")]
     parser.add_argument("--model", metavar="NAME", choices=names, default="resnext29_32x4d_cifar10",
                         help=f"default resnext29_32x4d_cifar10; all: {', '.join(names)}")
-    parser.add_argument("--batch-size", metavar="N", type=int, default=32, help="default 32")
-    parser.add_argument("--steps", metavar="N", type=int, default=2,
-                        help="default 2, the shortest of which counts; a first one compiles, and does not")
-    args = parser.parse_args()
-    for name in ("batch_size", "steps"):
-        if getattr(args, name) < 1:
-            refuse(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
-    return args
-
-
-def refuse(message):
-    """End the program with one sentence and exit status 2, the status of a command that cannot work."""
-    print(f"step_times.py: {message}", file=sys.stderr)
-    sys.exit(2)
+    parser.add_argument("--batch-size", metavar="N", type=run.whole(1), default=32, help="default 32")
+    parser.add_argument("--steps", metavar="N", type=run.whole(1), default=2,
+                        help="default 2: the shortest one counts, after a first one that compiles")
+    return parser.parse_args()
 
 
 def step_seconds(model_name, convolution, batch_size, n_steps):

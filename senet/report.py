@@ -1,133 +1,129 @@
-# Copied from vgg/report.py
-"""What a training run leaves behind: the best model, results.json, and as pictures the curves and some predictions."""
+# The same file in every folder.
+"""What a training leaves behind besides the model: results.json, history.csv and pictures."""
 
 import csv
 import json
 import math
 import platform
 import shlex
+import shutil
 import sys
-import time
 
 import keras
 import numpy as np
-from keras import callbacks
 from matplotlib.figure import Figure
 
-OUTPUTS = ("model.keras", "history.csv", "curves.png", "predictions.png", "results.json")
+import run
 
 
-class BestModel(callbacks.Callback):
-    """Save the model after each epoch that is the best so far on the validation images; log how long the epoch took."""
-
-    def __init__(self, path, best):
-        super().__init__()
-        self.path, self.best = path, best  # best: the highest validation accuracy before an interruption
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Start the clock."""
-        self.start = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Save if this is the best epoch, and add the seconds to what the next callbacks see."""
-        if not math.isfinite(logs["val_loss"]):
-            raise RuntimeError("NaN or Inf loss on the validation images")
-        logs["seconds"] = time.perf_counter() - self.start
-        if logs["val_accuracy"] > self.best:
-            self.best = logs["val_accuracy"]
-            write(self.path, self.model.save)
-
-
-def write_results(output, settings, splits, classes):
-    """Evaluate the best model, on the test set for the first and only time, and write every file but the model.
+def facts(model, images, classes):
+    """Return what a user of the model must know: its parameters, the names of its classes, the pixels it takes.
 
     Args:
-        output: the folder with model.keras and history.csv.
-        settings: what was trained, a dictionary; results.json begins with it.
-        splits: {"validation": (images, labels), "test": (images, labels)}, images (N, H, W, 3) uint8.
-        classes: the names of the classes.
+        model: the trained model.
+        images: the training images (N, H, W, C), pixels 0 to 255.
+        classes: the names of the classes in order.
     """
-    model = keras.saving.load_model(output / "model.keras")
-    validation_loss, validation_accuracy = model.evaluate(*splits["validation"], verbose=0)
-    test_loss, test_accuracy = model.evaluate(*splits["test"])
+    return {
+        "parameters": sum(math.prod(variable.shape) for variable in model.trainable_variables),
+        "classes": list(classes),
+        "pixels": [0, 255],
+        "mean": images.mean((0, 1, 2)).tolist(),
+        "variance": images.var((0, 1, 2)).tolist(),
+    }
+
+
+def evaluate(model, splits):
+    """Return loss and metrics of a compiled model, {"validation_loss": ..., "test_accuracy": ..., ...}.
+
+    Args:
+        model: from images to class probabilities.
+        splits: {"validation": (images, labels), "test": (images, labels)}, images (N, H, W, C), pixels 0 to 255.
+    """
+    return {
+        f"{split}_{name}": float(value)
+        for split in ("validation", "test")
+        for name, value in model.evaluate(run.batches(splits[split], 256), verbose=0, return_dict=True).items()
+    }
+
+
+def write(args, history, scores, figures):
+    """Write results.json, history.csv and the pictures into the run folder, which ends the run.
+
+    Args:
+        args: the parsed command line.
+        history: {column: values}, from `run.history`.
+        scores: what the task measured, a dictionary that JSON can hold.
+        figures: {file name: matplotlib Figure} beside curves.png, or in its place.
+    """
+    title = f"{args.model} on {name_of(args.data)}"
+    for name, figure in ({"curves.png": curves(history)} | figures).items():
+        figure.suptitle("\n".join(filter(None, [title, figure.get_suptitle()])), parse_math=False)
+        run.write(args.output / name, lambda path, figure=figure: figure.savefig(path, dpi=100))
+    run.write(args.output / "history.csv", lambda path: write_rows(path, history))
     backend = keras.config.backend()
-    versions = {name: sys.modules[name].__version__ for name in ("numpy", "keras", backend)}
-    history = read_history(output)
-    write(output / "history.csv", lambda path: save_history(path, history))  # an epoch run twice is now there once
-
-    named = {"cifar10": "CIFAR-10", "synthetic": "synthetic shapes, not CIFAR-10"}
-    title = f"{settings['model']} on {named.get(settings['data'], 'CIFAR-10 files in ' + settings['data'])}"
-    images, labels = splits["test"]
-    predicted = model.predict(images[:40], verbose=0).argmax(-1)
-    write(output / "curves.png", lambda path: plot_curves(path, title, history))
-    write(output / "predictions.png", lambda path: plot_predictions(path, title, images, labels, predicted, classes))
-
     results = {
-        **settings,
-        "parameters": sum(int(np.prod(variable.shape)) for variable in model.trainable_variables),
+        **run.settings(args),
         "seconds": round(sum(history["seconds"]), 1),
-        "validation_loss": validation_loss,
-        "validation_accuracy": validation_accuracy,
-        "test_loss": test_loss,
-        "test_accuracy": test_accuracy,
-        "versions": {"python": platform.python_version(), **versions},
+        **scores,
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "keras": keras.__version__,
+                     backend: sys.modules[backend].__version__},
         "backend": backend,
         "command": shlex.join(["python", *sys.argv]),
     }
-    write(output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
-    print(f"{title}: {test_accuracy:.2%} of {len(labels)} test images right. Results are in {output}.")
+    run.write(args.output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
+    shutil.rmtree(args.output / "backup")
+    print(f"Results are in {args.output}.")
 
 
-def write(path, save):
-    """Call save with a temporary path and rename what it wrote, so that a kill never leaves half a file."""
-    partial = path.with_name("partial_" + path.name)  # the same ending, by which savers choose the format
-    save(partial)
-    partial.replace(path)
+def name_of(source):
+    """Return how a title calls the images of --data."""
+    return {"cifar10": "CIFAR-10", "synthetic": "synthetic shapes, not CIFAR-10"}.get(source, "CIFAR-10 files")
 
 
-def read_history(output):
-    """Return history.csv as {column: values}; of an epoch run twice, before and after a kill, the second counts."""
-    if not (output / "history.csv").exists():
-        return {}
-    with open(output / "history.csv", newline="") as file:
-        rows = {row["epoch"]: row for row in csv.DictReader(file)}.values()
-    return {name: [float(row[name]) for row in rows] for name in next(iter(rows), ())}
-
-
-def save_history(path, history):
+def write_rows(path, history):
     """Write {column: values} as a CSV file."""
-    np.savetxt(path, np.transpose(list(history.values())), "%.8g", ",", header=",".join(history), comments="")
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(history)
+        for row in zip(*history.values(), strict=True):
+            rows.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
 
 
-def plot_curves(path, title, history):
-    """Draw loss and accuracy over the epochs, for the training and the validation images.
+def curves(history):
+    """Return a figure of the loss and the other scores over the epochs, of training and validation images.
 
-    The loss that is minimized is the cross-entropy plus the weight decay; results.json has the cross-entropy alone.
+    The loss that is minimized has the weight decay in it; results.json has the loss without.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
-    figure.suptitle(title)
+    scores = [name for name in history if f"val_{name}" in history and not name.endswith("loss")]
     epochs = range(1, len(history["loss"]) + 1)
-    labels = ("loss with weight decay", "accuracy")
-    for axes, name, label in zip(figure.subplots(1, 2), ("loss", "accuracy"), labels, strict=True):
-        axes.plot(epochs, history[name], ".-", label="training")
-        axes.plot(epochs, history["val_" + name], ".-", label="validation")
-        axes.set(xlabel="epoch", ylabel=label)
+    for axes, names in zip(figure.subplots(1, 2), (["loss"], scores), strict=True):
+        for i, name in enumerate(names):
+            label = "" if len(names) == 1 else f", {name.replace('_', ' ')}"
+            axes.plot(epochs, history[name], "--", color=f"C{i}", label=f"training{label}")
+            axes.plot(epochs, history[f"val_{name}"], ".-", color=f"C{i}", label=f"validation{label}")
+        axes.set(xlabel="epoch", ylabel=names[0] if len(names) == 1 else "score")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
-    figure.savefig(path, dpi=120)
+        axes.legend(fontsize=8)
+    return figure
 
 
-def plot_predictions(path, title, images, labels, predicted, classes):
-    """Draw the images, each under its predicted class; a wrong one is red and names the true class too."""
+def predictions(images, labels, predicted, classes):
+    """Return a figure of up to 40 images, each under its predicted class; a wrong one is red and names the true one.
+
+    Args:
+        images: (N, H, W, 3), pixels 0 to 255.
+        labels, predicted: (N,), numbers of classes.
+        classes: the names of the classes.
+    """
     figure = Figure(figsize=(12, 8), layout="constrained")
-    figure.suptitle(f"{title}: predictions on test images, the wrong ones in red")
+    figure.suptitle("predictions on test images, the wrong ones in red")
     for axes in figure.subplots(5, 8).flat:
         axes.axis("off")
     for axes, image, label, guess in zip(figure.axes, images, labels, predicted, strict=False):
         axes.imshow(image)
-        if guess == label:
-            axes.set_title(classes[guess], fontsize=9)
-        else:
-            axes.set_title(f"{classes[guess]}, is {classes[label]}", fontsize=9, color="red")
-    figure.savefig(path, dpi=100)
+        text = classes[guess] if guess == label else f"{classes[guess]}, is {classes[label]}"
+        axes.set_title(text, fontsize=9, color="black" if guess == label else "red", parse_math=False)
+    return figure

@@ -1,7 +1,7 @@
-"""SE-ResNeXt-50 and 101: ResNeXts that weigh their feature maps, in two forms of their grouped convolution.
+"""SE-ResNeXt-50 and 101: ResNeXts with squeeze-excitation, and two equivalent forms of the grouped convolution.
 
 Paper: Hu et al. 2018, "Squeeze-and-Excitation Networks", arXiv:1709.01507, figure 1, section 3 and table 1; the
-networks inside are those of Xie et al. 2017, arXiv:1611.05431, table 1 and figure 3.
+ResNeXts are those of Xie et al. 2017, arXiv:1611.05431, table 1 and figure 3.
 
     se_resnext50_32x4d
     stem          (224, 224,    3) -> ( 56,  56,   64)   7x7 convolution and 3x3 max pooling, both strided
@@ -12,12 +12,15 @@ networks inside are those of Xie et al. 2017, arXiv:1611.05431, table 1 and figu
     classifier    (  7,   7, 2048) -> (1000,)
 
 Trainable parameters: se_resnext50_32x4d 27,559,896, se_resnext101_32x4d 48,955,416.
-Differs from the paper: its formula (section 3.2) has no biases, and section 6 finds ResNets better without; the dense
-layers here have them, as those of the authors' models (hujie-frank/SENet), which stride, as here, in the 3x3
-convolution, but pool without padding.
+Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' models
+(hujie-frank/SENet); the formula in section 3.2 has none, and section 6 finds ResNets better without. The authors'
+models stride in the 3x3 convolution, as here, but pool without padding.
 """
 
-from keras import Input, Model, layers, ops
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers, ops
 
 # n_filters are those of all branches together: cardinality times the "d" of the name, doubled from group to group.
 METAPARAMETERS = {
@@ -37,49 +40,74 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
-    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return an SE-ResNeXt as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
-            {"n_filters", "n_filters_out", "n_blocks"}, `cardinality`, the number of branches, and perhaps
-            `convolution`, "split_transform_merge" or "grouped_convolution", the form that the branches take, `ratio`
-            (16), C feature maps get a narrow dense layer of C / ratio units, and `stem`, a dictionary of the
-            arguments of `stem`.
-        input_shape: (H, W, C); the ImageNet stem divides H and W by 4, every group but the first by 2.
-        n_classes: how many classes, at least 2.
-
-    Returns:
-        A `keras.Model`.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_filters", "n_filters_out", "n_blocks"}, `cardinality`, and optionally `ratio` and `convolution`,
+            arguments of `learner`, and `stem`, a dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
+            first by 2.
+        n_classes: at least 2.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups", "cardinality"), ("convolution", "ratio", "stem"))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides", "pooling"))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_filters", "n_filters_out", "n_blocks"))
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, cardinality=1, strides=1, ratio=1, convolution=None)
+        sizes = [n for in_group in groups for n in in_group.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    of_learner.apply_defaults()
+    _, n_filters, kernel_size, strides, pooling = of_stem.args
+    _, _, cardinality, ratio, convolution = of_learner.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
+        raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    widths = [in_group["n_filters"] for in_group in groups]
+    if not isinstance(cardinality, Integral) or cardinality < 1 or any(n % cardinality for n in widths):
+        raise ValueError(f"cardinality must be a whole number that divides n_filters, {widths}, got {cardinality!r}")
+    narrowest = min(in_group["n_filters_out"] for in_group in groups)
+    if not isinstance(ratio, Integral) or not 1 <= ratio <= narrowest:
+        raise ValueError(f"ratio must be a whole number of 1 to {narrowest}, the fewest feature maps, got {ratio!r}")
+    if convolution not in ("split_transform_merge", "grouped_convolution"):
+        raise ValueError(f'convolution must be "split_transform_merge" or "grouped_convolution", got {convolution!r}')
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = strides * (2 if pooling else 1) * 2 ** (len(groups) - 1)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
 
-    inputs = Input(input_shape)
-    x = stem(inputs, **metaparameters.get("stem", {}))
-    x = learner(x, **in_learner)
-    outputs = classifier(x, n_classes)
-    return Model(inputs, outputs)
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, int(kernel_size), int(strides), pooling)
+    x = learner(x, groups, int(cardinality), int(ratio), convolution)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
+    return named_by_stage(inputs, outputs, stages)
 
 
 # Copied from resnet/resnet_basic.py
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
-    The paper's CIFAR-10 stem has a 3x3 convolution, strides 1 and no pooling, so H and W stay.
+    The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters).
     """
-    x = layers.ReLU()(conv_bn(inputs, n_filters, kernel_size, strides))
+    x = conv_bn_relu(inputs, n_filters, kernel_size, strides)
     if pooling:
-        x = layers.ZeroPadding2D(1)(x)  # after ReLU zero is the smallest value, so it never wins the maximum
+        x = layers.ZeroPadding2D(1)(x)  # after ReLU no value is below zero, so the padding never is the maximum
         x = layers.MaxPooling2D(3, strides=2)(x)
-    return x
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 def learner(x, groups, cardinality, ratio=16, convolution="split_transform_merge"):
@@ -88,14 +116,15 @@ def learner(x, groups, cardinality, ratio=16, convolution="split_transform_merge
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_filters_out", "n_blocks"}.
-        cardinality: how many branches the 3x3 convolutions have.
-        ratio: C feature maps get a narrow dense layer of C / ratio units.
-        convolution: "split_transform_merge" or "grouped_convolution".
+        cardinality: the number of branches of each 3x3 convolution.
+        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
+        convolution: "split_transform_merge" or "grouped_convolution", the form of the branches.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters_out of the last group), ready for any head.
     """
     first, *rest = groups
+    # no strides: the stem has already downsampled
     x = group(x, **first, cardinality=cardinality, strides=1, ratio=ratio, convolution=convolution)
     for metaparameters in rest:
         x = group(x, **metaparameters, cardinality=cardinality, strides=2, ratio=ratio, convolution=convolution)
@@ -103,147 +132,120 @@ def learner(x, groups, cardinality, ratio=16, convolution="split_transform_merge
 
 
 def group(x, n_filters, n_filters_out, n_blocks, cardinality, strides=2, ratio=16, convolution="split_transform_merge"):
-    """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, n_filters_out).
-
-    Unlike that of resnext.py its blocks weigh their feature maps.
-    """
-    if n_blocks < 1:
-        raise ValueError(f"n_blocks must be at least 1, got {n_blocks}")
+    """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, n_filters_out)."""
     x = projection_block(x, n_filters, n_filters_out, cardinality, strides, ratio, convolution)
-    for _ in range(n_blocks - 1):  # the projection block was the first of them
+    for _ in range(n_blocks - 1):
         x = identity_block(x, n_filters, cardinality, ratio, convolution)
-    return x
+    return layers.Identity()(x)  # marks the end of the group
 
 
 def identity_block(x, n_filters, cardinality, ratio=16, convolution="split_transform_merge"):
-    """1x1, 3x3 in branches, 1x1, squeeze-excitation beside an identity shortcut: (N, H, W, C) throughout.
+    """The bottleneck and squeeze-excitation beside an identity shortcut: (N, H, W, C) throughout.
 
-    Unlike that of resnext.py it weighs its feature maps before it adds them.
+    The bottleneck is 1x1, 3x3 in branches, 1x1, as in figure 3 of the ResNeXt paper.
     """
-    residual = x
-    x = layers.ReLU()(conv_bn(x, n_filters, 1))  # (N, H, W, n_filters)
-    x = layers.ReLU()(branches_bn(x, cardinality, 1, convolution))
-    x = conv_bn(x, residual.shape[-1], 1)
+    shortcut = x
+    x = conv_bn_relu(x, n_filters, 1)  # dimensionality reduction: (N, H, W, n_filters)
+    x = branches_bn_relu(x, cardinality, 1, convolution)  # bottleneck convolution
+    x = conv_bn(x, shortcut.shape[-1], 1)  # dimensionality restoration: (N, H, W, C)
     x = se_block(x, ratio)
-    x = layers.Add()([residual, x])
+    x = layers.Add()([shortcut, x])
     return layers.ReLU()(x)
 
 
 def projection_block(
     x, n_filters, n_filters_out, cardinality, strides=2, ratio=16, convolution="split_transform_merge"
 ):
-    """1x1, 3x3 in branches, 1x1, squeeze-excitation beside a shortcut that a 1x1 convolution brings to the new shape.
-
-    Unlike that of resnext.py it weighs its feature maps before it adds them; the shortcut is not weighed.
+    """The bottleneck and squeeze-excitation beside a projection shortcut, which has no squeeze-excitation.
 
     Args:
         x: feature maps (N, H, W, C).
-        n_filters: filters of the first 1x1 convolution, and of all branches together.
+        n_filters: filters of the first 1x1 convolution, and of all branches of the 3x3 convolution together.
         n_filters_out: filters of the last 1x1 convolution and of the shortcut.
-        cardinality: how many branches.
-        strides: by how much the 3x3 convolutions divide height and width.
-        ratio: C feature maps get a narrow dense layer of C / ratio units.
-        convolution: "split_transform_merge" or "grouped_convolution".
+        cardinality: the number of branches.
+        strides: height and width are divided by it, in the 3x3 convolution and in the shortcut.
+        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
+        convolution: "split_transform_merge" or "grouped_convolution", the form of the branches.
 
     Returns:
         Feature maps (N, H / strides, W / strides, n_filters_out).
     """
-    residual = conv_bn(x, n_filters_out, 1, strides)
-    x = layers.ReLU()(conv_bn(x, n_filters, 1))  # (N, H, W, n_filters)
-    x = layers.ReLU()(branches_bn(x, cardinality, strides, convolution))  # (N, H / strides, W / strides, n_filters)
-    x = conv_bn(x, n_filters_out, 1)
+    shortcut = conv_bn(x, n_filters_out, 1, strides)  # projection to the new shape
+    x = conv_bn_relu(x, n_filters, 1)  # dimensionality reduction: (N, H, W, n_filters)
+    x = branches_bn_relu(x, cardinality, strides, convolution)  # bottleneck convolution
+    x = conv_bn(x, n_filters_out, 1)  # dimensionality restoration: (N, H / strides, W / strides, n_filters_out)
     x = se_block(x, ratio)
-    x = layers.Add()([residual, x])
+    x = layers.Add()([shortcut, x])
     return layers.ReLU()(x)
 
 
 # Copied from senet/se_resnet.py
 def se_block(x, ratio=16):
-    """Weigh every feature map by what all of them hold: (N, H, W, C) throughout. Figure 1, sections 3.1 and 3.2.
+    """Scale each feature map by a weight computed from all of them: (N, H, W, C) throughout. Figure 1, section 3.
 
-    Squeeze: each feature map becomes its mean. Excitation: two dense layers, narrow and wide, make of the C means C
-    weights between 0 and 1. Scale: each feature map is multiplied by its weight.
+    Squeeze: each feature map is averaged. Excitation: two dense layers turn the C means into C weights between 0 and 1.
+    Scale: each feature map is multiplied by its weight.
 
     Args:
         x: feature maps (N, H, W, C).
-        ratio: the narrow layer has C / ratio units, rounded down.
-
-    Raises:
-        ValueError: ratio is not a whole number of 1 to C.
+        ratio: the first dense layer has C / ratio units, rounded down.
     """
     n_filters = x.shape[-1]
-    if not isinstance(ratio, int) or not 1 <= ratio <= n_filters:
-        raise ValueError(f"ratio must be 1 to {n_filters}, the number of feature maps, and whole, got {ratio!r}")
-    weights = layers.GlobalAveragePooling2D(keepdims=True)(x)  # (N, 1, 1, C)
-    weights = layers.Dense(n_filters // ratio, activation="relu", kernel_initializer="he_normal")(weights)
+    weights = layers.GlobalAveragePooling2D(keepdims=True)(x)  # squeeze: (N, 1, 1, C)
+    weights = layers.Dense(n_filters // ratio, activation="relu", kernel_initializer="he_normal")(weights)  # excitation
     weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # Glorot's initial weights: He's are for ReLU
-    return layers.Multiply()([x, weights])
+    return layers.Multiply()([x, weights])  # scale
 
 
 # Copied from resnext/resnext.py
-def branches_bn(x, cardinality, strides=1, convolution="split_transform_merge"):
-    """3x3 convolutions, each of its own share of the feature maps, and batch normalization.
-
-    (N, H, W, C) -> (N, H / strides, W / strides, C).
-
-    Raises:
-        ValueError: C is not divisible by the cardinality, or convolution is neither of its two values.
-    """
-    if convolution == "split_transform_merge":
-        x = split_transform_merge(x, cardinality, strides)
-    elif convolution == "grouped_convolution":
-        x = grouped_convolution(x, cardinality, strides)
-    else:
-        allowed = '"split_transform_merge" or "grouped_convolution"'
-        raise ValueError(f"convolution must be {allowed}, got {convolution!r}")
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+def branches_bn_relu(x, cardinality, strides=1, convolution="split_transform_merge"):
+    """3x3 convolution in branches, batch normalization and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, C)."""
+    forms = {"split_transform_merge": split_transform_merge, "grouped_convolution": grouped_convolution}
+    x = forms[convolution](x, cardinality, strides)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return layers.ReLU()(x)
 
 
 # Copied from resnext/resnext.py
 def split_transform_merge(x, cardinality, strides=1):
     """The branches one by one: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3b.
 
-    By far the faster form to train on a CPU. In the figure each branch begins with a 1x1 convolution of its own; in
-    the blocks these are one, whose feature maps are sliced here: the same function.
+    Much faster to train on a CPU than grouped_convolution. In the figure each branch begins with its own 1x1
+    convolution; here one 1x1 convolution before the split makes the feature maps of all branches: the same function.
     """
-    check_cardinality(x, cardinality)
     n_filters = x.shape[-1] // cardinality
-    x = layers.ZeroPadding2D(1)(x)  # "same" would pad the bottom and the right only when it strides
+    x = layers.ZeroPadding2D(1)(x)  # pad all sides alike; "same" pads less at the top and the left when it strides
+    parts = ops.split(x, cardinality, axis=-1)  # split: each (N, H + 2, W + 2, C / cardinality)
     branches = [
-        layers.Conv2D(n_filters, 3, strides, use_bias=False, kernel_initializer="he_normal")(branch)
-        for branch in ops.split(x, cardinality, axis=-1)  # cardinality times (N, H + 2, W + 2, C / cardinality)
+        layers.Conv2D(n_filters, 3, strides, use_bias=False, kernel_initializer="he_normal")(part)  # transform
+        for part in parts
     ]
-    return ops.concatenate(branches, axis=-1)
+    return ops.concatenate(branches, axis=-1)  # merge: (N, H / strides, W / strides, C)
 
 
 # Copied from resnext/resnext.py
 def grouped_convolution(x, cardinality, strides=1):
     """The branches in one layer: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3c.
 
-    Meant for a GPU. Its kernel is the branches' kernels side by side.
+    The form for a GPU. Its kernel is the kernels of the branches side by side.
     """
-    check_cardinality(x, cardinality)
     n_filters = x.shape[-1]
-    x = layers.ZeroPadding2D(1)(x)
+    x = layers.ZeroPadding2D(1)(x)  # pad all sides alike; "same" pads less at the top and the left when it strides
     return layers.Conv2D(n_filters, 3, strides, groups=cardinality, use_bias=False, kernel_initializer="he_normal")(x)
 
 
-# Copied from resnext/resnext.py
-def check_cardinality(x, cardinality):
-    """Raise ValueError unless the feature maps (N, H, W, C) can be divided among as many branches."""
-    if not isinstance(cardinality, int) or cardinality < 1:
-        raise ValueError(f"cardinality must be a whole number of at least 1, got {cardinality!r}")
-    if x.shape[-1] % cardinality:
-        raise ValueError(f"n_filters must be divisible by the cardinality {cardinality}, got {x.shape[-1]}")
+# Copied from resnet/resnet_v1.py
+def conv_bn_relu(x, n_filters, kernel_size, strides=1):
+    """Convolution, batch normalization and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    x = conv_bn(x, n_filters, kernel_size, strides)
+    return layers.ReLU()(x)
 
 
 # Copied from resnet/resnet_v1.py
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
-    if any(size is not None and size < strides for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be strided by {strides}")
     padding = "same"
-    if strides > 1 and kernel_size > 1:  # "same" would pad the bottom and the right only
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -252,27 +254,25 @@ def conv_bn(x, n_filters, kernel_size, strides=1):
 
 # Copied from resnet/resnet_v1.py
 def classifier(x, n_classes):
-    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
-    """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

@@ -1,15 +1,16 @@
-"""The convolutional Siamese network: are two images of one class, even of a class that it never saw?
+"""The convolutional Siamese network: do two images show the same class, even one that is not in the training data?
 
 Paper: Koch, Zemel and Salakhutdinov 2015, "Siamese Neural Networks for One-shot Image Recognition", ICML Deep Learning
-Workshop, figure 4. Two images go through the same network, the twins; what counts is how far apart they come out.
+Workshop, figure 4. Twins, two copies of one network with shared weights, encode the images; the distance between the
+encodings decides.
 
     siamese_omniglot
     stem          (105, 105,   1) -> ( 48,  48,  64)   10x10 convolution and 2x2 max pooling
     group 1       ( 48,  48,  64) -> ( 21,  21, 128)   7x7 convolution and pooling
     group 2       ( 21,  21, 128) -> (  9,   9, 128)   4x4 convolution and pooling
     group 3       (  9,   9, 128) -> (  6,   6, 256)   4x4 convolution
-    encoding      (  6,   6, 256) -> (4096,)           dense layer, sigmoid; here each twin ends
-    classifier    (4096,) -> (1,)                      of the distances of two encodings
+    encoding      (  6,   6, 256) -> (4096,)           dense layer, sigmoid; the end of the twin
+    classifier    (4096,) -> (1,)                      dense layer on the distance of two encodings, sigmoid
 
     siamese_cifar10
     stem          ( 32,  32,   3) -> ( 16,  16,  32)   3x3 convolution and 2x2 max pooling
@@ -18,14 +19,17 @@ Workshop, figure 4. Two images go through the same network, the twins; what coun
     encoding      (  4,   4, 128) -> (256,)            dense layer, sigmoid
     classifier    (256,) -> (1,)
 
-Trainable parameters: siamese_omniglot 38,951,745, of which the twin has 38,947,648, counted once since both are it;
-siamese_cifar10 802,977, of which the twin has 802,720.
-Differs from the paper: in siamese_omniglot the last layer has a bias, which the printed formula has not. Its weights
-begin as printed: convolutions N(0, 0.01), biases N(0.5, 0.01), dense layers N(0, 0.2). siamese_cifar10 is not in the
-paper: small padded convolutions with batch normalization and He-normal weights.
+Trainable parameters: siamese_omniglot 38,951,745, of which the twin has 38,947,648, counted once since its weights are
+shared; siamese_cifar10 802,977, of which the twin has 802,720.
+Differs from the paper: in siamese_omniglot the last layer has a bias, which the printed formula has not. The initial
+weights are as printed: convolutions N(0, 0.01), dense layers N(0, 0.2), all biases N(0.5, 0.01). MEASURED. siamese_cifar10 is not in the paper: small padded
+convolutions with batch normalization and He-normal weights.
 """
 
-from keras import Input, Model, initializers, layers, ops
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, initializers, layers, ops
 
 METAPARAMETERS = {
     "siamese_omniglot": {
@@ -54,186 +58,193 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(105, 105, 1)):
-    """Connect the twins, their distance and the classifier: two images (N, H, W, C) in, their similarity (N, 1) out.
+    """Return a Siamese network as a `keras.Model`: [left, right] images (N, H, W, C) to their similarity (N, 1).
 
-    The twins are one model called twice: its weights are there once, and learn from both images of a pair.
+    The similarity is the probability that both show the same class. The twins are one model called twice: its weights
+    learn from both images of a pair. `model.get_layer("twin")` encodes one image.
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of
-            {"n_layers", "n_filters", "kernel_size"} and perhaps `pooling` (True); `n_units`, how many numbers encode
-            an image; and where they differ from the defaults, `stem`, {"n_filters" (64), "kernel_size" (10)},
-            `padding` of the convolutions ("valid"), `batch_normalization` (False) and `initial_weights` ("he_normal";
-            "koch", the paper's).
-        input_shape: (H, W, C) of each image, a fixed size, since a dense layer follows.
-
-    Returns:
-        A `keras.Model` of two inputs, [left, right], and the probability that they show the same class. Its layer
-        "twin" is the model that encodes one image.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_layers", "n_filters", "kernel_size"} with an optional `pooling`; `n_units` of the encoding; and
+            optionally `stem`, {"n_filters", "kernel_size"}, `padding` of the convolutions, "valid" or "same",
+            `batch_normalization`, and `initial_weights`, "he_normal" or "koch" (the paper's).
+        input_shape: (H, W, C) of each image, a fixed size.
 
     Raises:
-        ValueError: metaparameters or input_shape cannot make a network.
+        ValueError: metaparameters or input_shape are invalid.
     """
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups, n_units = metaparameters["groups"], metaparameters.get("n_units")
+    in_learner = {name: value for name, value in metaparameters.items() if name not in ("stem", "n_units")}
+    try:
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
+        of_learner.apply_defaults()
+        _, _, padding, _, initial_weights = of_learner.args
+        options = {name: value for name, value in of_learner.arguments.items() if name not in ("x", "groups")}
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}), **options)
+        of_groups = [inspect.signature(group).bind(None, **in_group, **options) for in_group in groups]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    for bound in (of_stem, *of_groups):
+        bound.apply_defaults()
+    convolutions = [(1, *of_stem.args[1:3], True), *(of_group.args[1:5] for of_group in of_groups)]
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_units, *(n for row in convolutions for n in row[:3])]):
+        raise ValueError(f"layers, filters, kernel_size, n_units must be whole and at least 1, got {metaparameters}")
+    if padding not in ("valid", "same"):
+        raise ValueError(f'padding must be "valid" or "same", got {padding!r}')
+    if initial_weights not in ("he_normal", "koch"):
+        raise ValueError(f'initial_weights must be "he_normal" or "koch", got {initial_weights!r}')
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = 1  # of the encoding's feature maps; from there back to the image
+    for n_layers, _, kernel_size, pooling in reversed(convolutions):
+        smallest = smallest * (2 if pooling else 1) + (n_layers * (kernel_size - 1) if padding == "valid" else 0)
+    if min(input_shape[:2]) < smallest:
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+
     encoder = twin(metaparameters, input_shape)
     left, right = Input(input_shape, name="left"), Input(input_shape, name="right")
     x = l1_distance(encoder(left), encoder(right))  # (N, n_units)
-    outputs = classifier(x, metaparameters.get("initial_weights", "he_normal"))
+    outputs = classifier(x, initial_weights)
+    names = ("distance_1", "distance_2", "classifier_1")
+    for operation, name in zip(Model([left, right], outputs).operations[-3:], names, strict=True):
+        operation.name = name
     return Model([left, right], outputs)
 
 
 def twin(metaparameters, input_shape=(105, 105, 1)):
-    """Return the model that both images go through: (N, H, W, C) -> encodings (N, n_units), each number from 0 to 1.
+    """Return the model "twin", which encodes an image: (N, H, W, C) -> (N, n_units), each value from 0 to 1."""
+    in_learner = {name: value for name, value in metaparameters.items() if name not in ("stem", "n_units")}
+    in_stem = {name: value for name, value in in_learner.items() if name != "groups"}
+    in_encoding = {name: value for name, value in in_stem.items() if name == "initial_weights"}
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, **metaparameters.get("stem", {}), **in_stem)
+    x = learner(x, **in_learner)
+    outputs = encoding(x, int(metaparameters["n_units"]), **in_encoding)
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(metaparameters["groups"]))), "encoding"]
+    model = named_by_stage(inputs, outputs, stages)
+    model.name = "twin"
+    return model
 
-    Its arguments and errors are those of build.
+
+def stem(
+    inputs, n_filters=64, kernel_size=10, padding="valid", batch_normalization=False, initial_weights="he_normal"
+):
+    """The first convolution and a max pooling: images (N, H, W, C) to feature maps (N, H', W', n_filters).
+
+    H' = (H - kernel_size + 1) / 2 with the padding "valid", H / 2 with "same", rounded down.
     """
-    check(metaparameters, ("groups", "n_units"), ("stem", "padding", "batch_normalization", "initial_weights"))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size"))
-    for group_metaparameters in metaparameters["groups"]:
-        check(group_metaparameters, ("n_layers", "n_filters", "kernel_size"), ("pooling",))
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    options = {
-        "padding": metaparameters.get("padding", "valid"),
-        "batch_normalization": metaparameters.get("batch_normalization", False),
-        "initial_weights": metaparameters.get("initial_weights", "he_normal"),
-    }
-
-    inputs = Input(input_shape)
-    x = stem(inputs, **metaparameters.get("stem", {}), **options)
-    x = learner(x, metaparameters["groups"], **options)
-    outputs = encoding(x, metaparameters["n_units"], options["initial_weights"])
-    return Model(inputs, outputs, name="twin")
+    x = conv_relu(inputs, n_filters, kernel_size, padding, batch_normalization, initial_weights)
+    x = layers.MaxPooling2D(2, strides=2)(x)
+    return layers.Identity()(x)  # marks the end of the stem
 
 
-def stem(inputs, n_filters=64, kernel_size=10, **options):
-    """The first convolution and pooling: images (N, H, W, C) to feature maps (N, about H / 2, W / 2, n_filters).
+def learner(x, groups, padding="valid", batch_normalization=False, initial_weights="he_normal"):
+    """The groups in a row; most halve height and width.
 
     Args:
-        inputs: the images.
-        n_filters, kernel_size: of the convolution.
-        options: the other arguments of conv_relu.
-    """
-    return max_pooling(conv_relu(inputs, n_filters, kernel_size, **options))
+        x: the stem's feature maps (N, H, W, C).
+        groups: a tuple of {"n_layers", "n_filters", "kernel_size"} with an optional "pooling".
+        padding, batch_normalization, initial_weights: of every convolution, see `conv_relu`.
 
-
-def learner(x, groups, **options):
-    """The groups in a row: (N, H, W, C) -> smaller feature maps (N, H', W', n_filters of the last), ready for any head.
-
-    Args:
-        x: the stem's feature maps.
-        groups: a tuple of {"n_layers", "n_filters", "kernel_size"} and perhaps "pooling".
-        options: the other arguments of conv_relu.
+    Returns:
+        Feature maps (N, H', W', n_filters of the last group), ready for any head.
     """
     for metaparameters in groups:
-        x = group(x, **metaparameters, **options)
+        x = group(
+            x, **metaparameters, padding=padding, batch_normalization=batch_normalization,
+            initial_weights=initial_weights,
+        )
     return x
 
 
-def group(x, n_layers, n_filters, kernel_size, pooling=True, **options):
-    """Convolutions, then in most groups a 2x2 max pooling: (N, H, W, C) -> (N, H', W', n_filters).
+def group(
+    x, n_layers, n_filters, kernel_size, pooling=True, padding="valid", batch_normalization=False,
+    initial_weights="he_normal",
+):
+    """Convolutions, then in most groups a max pooling: (N, H, W, C) -> (N, H', W', n_filters).
 
-    H' = H - n_layers (kernel_size - 1) if the padding is "valid", else H; pooling halves it and drops a half pixel.
-
-    Args:
-        x: feature maps.
-        n_layers, n_filters, kernel_size: how many convolutions, and of which kind.
-        pooling: whether the pooling follows.
-        options: the other arguments of conv_relu.
+    H' = H - n_layers (kernel_size - 1) with the padding "valid", H with "same"; the pooling halves it, rounded down.
     """
     for _ in range(n_layers):
-        x = conv_relu(x, n_filters, kernel_size, **options)
-    return max_pooling(x) if pooling else x
+        x = conv_relu(x, n_filters, kernel_size, padding, batch_normalization, initial_weights)
+    if pooling:
+        x = layers.MaxPooling2D(2, strides=2)(x)
+    return layers.Identity()(x)  # marks the end of the group
 
 
 def conv_relu(x, n_filters, kernel_size, padding="valid", batch_normalization=False, initial_weights="he_normal"):
-    """A convolution, batch normalization if wanted, ReLU: (N, H, W, C) -> (N, H', W', n_filters).
+    """Convolution, optionally batch normalization, and ReLU: (N, H, W, C) -> (N, H', W', n_filters).
 
     Args:
-        x: feature maps.
+        x: feature maps (N, H, W, C).
         n_filters, kernel_size: of the convolution.
-        padding: "valid", so that H' = H - kernel_size + 1, or "same", so that H' = H.
-        batch_normalization: whether it follows the convolution, which then needs no bias.
-        initial_weights: "koch", N(0, 0.01) and biases N(0.5, 0.01), or "he_normal".
-
-    Raises:
-        ValueError: padding or initial_weights is another, or the feature maps are smaller than the kernel.
+        padding: "valid", with H' = H - kernel_size + 1, or "same", with H' = H.
+        batch_normalization: whether batch normalization follows the convolution, which then has no bias.
+        initial_weights: "he_normal", or "koch", N(0, 0.01) and biases N(0.5, 0.01).
     """
-    if padding not in ("valid", "same"):
-        raise ValueError(f'padding must be "valid" or "same", got {padding!r}')
-    if padding == "valid" and any(size is not None and size < kernel_size for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} under a kernel of {kernel_size}")
-    x = layers.Conv2D(
-        n_filters, kernel_size, padding=padding, use_bias=not batch_normalization, **initial(initial_weights, 0.01)
-    )(x)
+    initial = initial_values(initial_weights, deviation=0.01)
+    x = layers.Conv2D(n_filters, kernel_size, padding=padding, use_bias=not batch_normalization, **initial)(x)
     if batch_normalization:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
 
 
-def max_pooling(x):
-    """The maximum of each 2x2 pixels: (N, H, W, C) -> (N, H // 2, W // 2, C)."""
-    if any(size is not None and size < 2 for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
-    return layers.MaxPooling2D(2, strides=2)(x)
-
-
 def encoding(x, n_units, initial_weights="he_normal"):
-    """Flatten, then a dense layer with sigmoids: feature maps (N, H, W, C) -> (N, n_units), from 0 to 1.
+    """Flatten, then a dense layer with sigmoids: (N, H, W, C) -> (N, n_units), each value from 0 to 1.
 
     Args:
-        x: feature maps of a fixed size: height and width decide how many weights the dense layer has.
-        n_units: how many numbers encode an image.
-        initial_weights: "koch", N(0, 0.2) and biases N(0.5, 0.01), or "he_normal".
+        x: feature maps of a fixed size, since the dense layer has a weight for each of their values.
+        n_units: the width of the dense layer.
+        initial_weights: "he_normal", or "koch", N(0, 0.2) and biases N(0.5, 0.01).
     """
     x = layers.Flatten()(x)
-    return layers.Dense(n_units, activation="sigmoid", **initial(initial_weights, 0.2))(x)
+    return layers.Dense(n_units, activation="sigmoid", **initial_values(initial_weights, deviation=0.2))(x)
 
 
 def l1_distance(left, right):
-    """How far the encodings of two images are apart, number by number: twice (N, n_units) -> |left - right|, the same.
+    """The distance of two encodings, element by element: two (N, n_units) -> |left - right| (N, n_units). Section 3.1.
 
-    It is the same whichever image comes first. Section 3.1 of the paper.
+    It is the same in either order.
     """
     return ops.abs(left - right)
 
 
 def classifier(x, initial_weights="he_normal"):
-    """A weight for each distance, then a sigmoid: (N, n_units) -> the probability of one class (N, 1). Section 3.1."""
-    return layers.Dense(1, activation="sigmoid", **initial(initial_weights, 0.2))(x)
+    """A dense layer with one sigmoid: distances (N, n_units) -> probability of the same class (N, 1). Section 3.1."""
+    return layers.Dense(1, activation="sigmoid", **initial_values(initial_weights, deviation=0.2))(x)
 
 
-def initial(initial_weights, deviation):
-    """Return how the weights of a layer begin, as arguments of the layer.
-
-    They are made anew for each layer: one initializer gives two layers of the same shape the same numbers.
+def initial_values(initial_weights, deviation):
+    """Return the initializers of a layer, new ones for each: one shared by two layers gives both the same numbers.
 
     Args:
-        initial_weights: "koch", section 3.2 of the paper: weights N(0, deviation), biases N(0.5, 0.01); or "he_normal",
-            biases of 0.
-        deviation: the standard deviation of the weights, in "koch".
-
-    Raises:
-        ValueError: initial_weights is another.
+        initial_weights: "koch", weights N(0, deviation) and biases N(0.5, 0.01) (section 3.2), or "he_normal".
+        deviation: the standard deviation of the weights in "koch".
     """
-    if initial_weights == "he_normal":
-        return {"kernel_initializer": "he_normal"}
     if initial_weights == "koch":
-        return {
-            "kernel_initializer": initializers.RandomNormal(0.0, deviation),
-            "bias_initializer": initializers.RandomNormal(0.5, 0.01),
-        }
-    raise ValueError(f'initial_weights must be "koch" or "he_normal", got {initial_weights!r}')
+        weights, biases = initializers.RandomNormal(0.0, deviation), initializers.RandomNormal(0.5, 0.01)
+        return {"kernel_initializer": weights, "bias_initializer": biases}
+    return {"kernel_initializer": initial_weights}
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

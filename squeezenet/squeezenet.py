@@ -26,16 +26,19 @@ arXiv:1602.07360, table 1 and figures 1 and 2; section 6 for the bypasses.
 
 Trainable parameters: squeezenet_v1_0 1,248,424, as many with simple bypass, 1,589,672 with complex bypass;
 squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626.
-Differs from the paper: it gives the images as 224x224, but its 111x111 feature maps after the first convolution need
-227x227, which the authors' models take (forresti/SqueezeNet). Version 1.1 is theirs, after the paper. The last
-convolution of their v1.0 pads its feature maps by 1, that of v1.1 does not; here neither does, as in torchvision. The
-1x1 convolution of a complex bypass has a bias and no ReLU, of which the paper does not speak. The initial weights are
-the authors', Caffe's xavier (Keras' lecun_uniform); in the last convolution too, with biases of 1, where theirs have a
-deviation of 0.01 and biases of 0. squeezenet_cifar10 is not in the paper: version 1.1 with simple bypass, whose stem
-strides only once.
+Differs from the paper: table 1 has images of 224x224, but its 111x111 feature maps after the first convolution need the
+227x227 of the authors' models (forresti/SqueezeNet). Version 1.1 is from these models, released after the paper. Their
+v1.0 pads the last convolution by 1; here no version does, as in torchvision. The 1x1 convolution of a complex bypass
+has a bias and no ReLU; the paper does not mention either. The initial weights are those of the models, Caffe's xavier
+(Keras' lecun_uniform), except in the last convolution: theirs has a deviation of 0.01 and biases of 0, this one
+lecun_uniform and biases of 1. squeezenet_cifar10 is not in the paper: version 1.1 with simple bypass, whose stem
+convolution has no stride.
 """
 
-from keras import Input, Model, layers, ops
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers, ops
 
 # The rows of the paper's table 1: s_1x1, e_1x1 and e_3x3.
 FIRE2 = {"n_squeeze": 16, "n_1x1": 64, "n_3x3": 64}  # fire3 too
@@ -58,48 +61,68 @@ METAPARAMETERS = {
 
 
 def build(metaparameters, input_shape=(227, 227, 3), n_classes=1000):
-    """Connect stem, learner and classifier: images (N, H, W, C) in, class probabilities (N, n_classes) out.
+    """Return a SqueezeNet as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS or a dictionary of one's own: `groups`, a tuple of tuples of fire
-            blocks {"n_squeeze", "n_1x1", "n_3x3"}, and where they differ from the defaults, `bypass` (None) and
-            `dropout` (0.5), arguments of `learner`, and `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C); the ImageNet stem divides H and W by 4, every group but the last by 2.
-        n_classes: how many classes, at least 2.
-
-    Returns:
-        A `keras.Model`.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of tuples of fire blocks
+            {"n_squeeze", "n_1x1", "n_3x3"}, and optionally `bypass`, None, "simple" or "complex", `dropout`, and
+            `stem`, a dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
+            last by 2.
+        n_classes: at least 2.
 
     Raises:
-        ValueError: metaparameters, input_shape or n_classes cannot make a network.
+        ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    check(metaparameters, ("groups",), ("bypass", "dropout", "stem"))
-    check(metaparameters.get("stem", {}), (), ("n_filters", "kernel_size", "strides"))
-    for blocks in metaparameters["groups"]:
-        if not isinstance(blocks, (tuple, list)) or not blocks:
-            raise ValueError(f"a group must be a tuple of fire blocks, got {blocks!r}")
-        for block in blocks:
-            check(block, ("n_squeeze", "n_1x1", "n_3x3"))
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
+        in_blocks = [in_block for blocks in groups for in_block in blocks]
+        for in_block in in_blocks:
+            inspect.signature(fire_block).bind(None, **in_block, bypass=None)
+        sizes = [n for in_block in in_blocks for n in in_block.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    of_learner.apply_defaults()
+    _, n_filters, kernel_size, strides = of_stem.args
+    _, _, bypass, _ = of_learner.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
+        raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if not all(groups):
+        raise ValueError(f"a group must be a tuple of at least one block, got {metaparameters}")
+    if bypass not in (None, "simple", "complex"):
+        raise ValueError(f'bypass must be None, "simple" or "complex", got {bypass!r}')
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = kernel_size + strides * (2 ** len(groups) - 1)  # the stem and every group but the last pool
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
 
-    inputs = Input(input_shape)
-    x = stem(inputs, **metaparameters.get("stem", {}))
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, int(kernel_size), int(strides))
     x = learner(x, **in_learner)
-    outputs = classifier(x, n_classes)
-    return Model(inputs, outputs)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
+    return named_by_stage(inputs, outputs, stages)
 
 
 def stem(inputs, n_filters=96, kernel_size=7, strides=2):
-    """A convolution, not padded, and a max pooling, both strided: (N, H, W, C) -> (N, ~H / 4, ~W / 4, n_filters).
+    """A strided convolution without padding and a strided max pooling: (N, 227, 227, C) -> (N, 55, 55, n_filters).
 
-    For CIFAR-10 the convolution has strides 1: only the pooling halves.
+    The CIFAR-10 stem has a 3x3 convolution without strides: (N, 32, 32, C) -> (N, 15, 15, n_filters).
     """
-    if any(size is not None and size < kernel_size for size in inputs.shape[1:3]):
-        raise ValueError(f"the input is too small: a kernel of {kernel_size} does not fit into {inputs.shape[1:3]}")
     x = layers.Conv2D(n_filters, kernel_size, strides, activation="relu", kernel_initializer="lecun_uniform")(inputs)
-    return max_pooling(x)
+    x = max_pooling(x)
+    return layers.Identity()(x)  # marks the end of the stem
 
 
 def learner(x, groups, bypass=None, dropout=0.5):
@@ -108,8 +131,8 @@ def learner(x, groups, bypass=None, dropout=0.5):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of tuples of fire blocks {"n_squeeze", "n_1x1", "n_3x3"}.
-        bypass: None, "simple" or "complex", what leads past the fire blocks.
-        dropout: the share of the last feature maps' values that are lost in training, 0 to 1.
+        bypass: None, "simple" or "complex", the shortcut around the fire blocks.
+        dropout: the share of the last feature maps' values that is dropped in training.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_1x1 + n_3x3 of the last block), ready for any head.
@@ -121,88 +144,67 @@ def learner(x, groups, bypass=None, dropout=0.5):
 
 
 def group(x, blocks, bypass=None, pooling=True, dropout=0.5):
-    """Fire blocks, then max pooling, which halves height and width, or in the last group dropout.
+    """Fire blocks, then max pooling, which halves height and width; the last group ends in dropout instead.
 
     Args:
         x: feature maps (N, H, W, C).
         blocks: a tuple of {"n_squeeze", "n_1x1", "n_3x3"}.
-        bypass: None, "simple" or "complex", what leads past the fire blocks.
+        bypass: None, "simple" or "complex", the shortcut around the fire blocks.
         pooling: whether max pooling ends the group, or dropout.
-        dropout: the share of the values that are lost in training, 0 to 1.
+        dropout: the share of the values that is dropped in training.
 
     Returns:
-        Feature maps (N, H / 2, W / 2, n_1x1 + n_3x3 of the last block), or with dropout (N, H, W, n_1x1 + n_3x3).
-
-    Raises:
-        ValueError: dropout is no share, or the feature maps are too small to be halved.
+        Feature maps (N, H / 2, W / 2, n_1x1 + n_3x3 of the last block), of the last group (N, H, W, n_1x1 + n_3x3).
     """
     for metaparameters in blocks:
         x = fire_block(x, **metaparameters, bypass=bypass)
-    if pooling:
-        return max_pooling(x)
-    if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
-        raise ValueError(f"dropout must be a number of 0 to 1, got {dropout!r}")
-    return layers.Dropout(dropout)(x)
+    x = max_pooling(x) if pooling else layers.Dropout(dropout)(x)
+    return layers.Identity()(x)  # marks the end of the group
 
 
 def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None):
-    """Squeeze to a few feature maps, expand them side by side: (N, H, W, C) -> (N, H, W, n_1x1 + n_3x3). Figure 1.
+    """Squeeze the feature maps to a few, then expand these in two branches: to (N, H, W, n_1x1 + n_3x3). Figure 1.
 
     Args:
         x: feature maps (N, H, W, C).
         n_squeeze: filters of the 1x1 convolution that squeezes.
-        n_1x1, n_3x3: filters of the two convolutions that expand.
-        bypass: what is added to the outcome (section 6, figure 2): None, nothing; "simple", the block's input if it
-            has as many feature maps as the outcome, else nothing; "complex", the same, but else a 1x1 convolution of
-            the input.
-
-    Raises:
-        ValueError: bypass is none of the three.
+        n_1x1, n_3x3: filters of the 1x1 and of the 3x3 convolution that expand.
+        bypass: the shortcut around the block (section 6, figure 2). None: there is none. "simple": an identity
+            shortcut, if C = n_1x1 + n_3x3, else none. "complex": the same, but a 1x1 convolution in place of none.
     """
-    if bypass not in (None, "simple", "complex"):
-        raise ValueError(f'bypass must be None, "simple" or "complex", got {bypass!r}')
-    residual = x
-    x = conv_relu(x, n_squeeze, 1)
-    x = layers.Concatenate()([conv_relu(x, n_1x1, 1), conv_relu(x, n_3x3, 3)])
-    if bypass is not None and residual.shape[-1] == x.shape[-1]:
-        x = layers.Add()([residual, x])
-    elif bypass == "complex":
-        residual = layers.Conv2D(x.shape[-1], 1, kernel_initializer="lecun_uniform")(residual)
-        x = layers.Add()([residual, x])
+    shortcut = x
+    x = conv_relu(x, n_squeeze, 1)  # squeeze: (N, H, W, n_squeeze)
+    expanded_1x1 = conv_relu(x, n_1x1, 1)  # expand
+    expanded_3x3 = conv_relu(x, n_3x3, 3)  # expand
+    x = layers.Concatenate()([expanded_1x1, expanded_3x3])
+    if bypass == "complex" and shortcut.shape[-1] != x.shape[-1]:
+        shortcut = layers.Conv2D(x.shape[-1], 1, kernel_initializer="lecun_uniform")(shortcut)  # new shape
+    if bypass is not None and shortcut.shape[-1] == x.shape[-1]:
+        x = layers.Add()([shortcut, x])
     return x
 
 
 def conv_relu(x, n_filters, kernel_size):
-    """A convolution and ReLU: (N, H, W, C) -> (N, H, W, n_filters).
-
-    Unlike that of vgg.py it has any kernel size, and no batch normalization, which the paper does not use.
-    """
+    """Convolution and ReLU, without batch normalization: (N, H, W, C) -> (N, H, W, n_filters)."""
     x = layers.Conv2D(n_filters, kernel_size, padding="same", kernel_initializer="lecun_uniform")(x)
     return layers.ReLU()(x)
 
 
 def max_pooling(x):
-    """3x3 max pooling that halves: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down.
+    """3x3 max pooling with strides 2, padded as Caffe pads it: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down.
 
-    Unlike that of inception_v1.py it pads with less than any value: after a complex bypass there are values below 0.
+    After a complex bypass values may be below zero, so the padding repeats the last row and column, not zeros.
     """
-    if any(size is not None and size < 2 for size in x.shape[1:3]):
-        raise ValueError(f"the input is too small: feature maps of {x.shape[1:3]} cannot be halved")
-    x = ops.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=float("-inf"))  # as Caffe: bottom and right
+    x = ops.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="symmetric")  # the maximum of a window stays the same
     return layers.MaxPooling2D(3, strides=2)(x)
 
 
 def classifier(x, n_classes):
     """A feature map for each class, its mean, softmax: (N, H, W, C) -> class probabilities (N, n_classes).
 
-    Unlike that of resnet_v1.py it has no dense layer: a 1x1 convolution and ReLU make the feature maps. Its biases
-    begin at 1: from 0, an early step can take a class below 0 for all images, where ReLU lets it learn no more.
-
-    Raises:
-        ValueError: n_classes is not a whole number of at least 2.
+    There is no dense layer. The biases start at 1: from 0, an early step can take a class below 0 for all images,
+    where ReLU stops its learning.
     """
-    if not isinstance(n_classes, int) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
     x = layers.Conv2D(n_classes, 1, kernel_initializer="lecun_uniform", bias_initializer="ones")(x)
     x = layers.ReLU()(x)  # (N, H, W, n_classes)
     x = layers.GlobalAveragePooling2D()(x)
@@ -210,15 +212,19 @@ def classifier(x, n_classes):
 
 
 # Copied from vgg/vgg.py
-def check(metaparameters, required, optional=()):
-    """Raise ValueError unless metaparameters hold every required name, with a value that works, and no unknown name."""
-    if not isinstance(metaparameters, dict) or not set(required) <= set(metaparameters) <= {*required, *optional}:
-        names = " and ".join(required) + (" and perhaps " * bool(required and optional)) + ", ".join(optional)
-        raise ValueError(f"metaparameters must be a dictionary of {names}, got {metaparameters!r}")
-    for name, value in metaparameters.items():
-        if name == "groups":
-            if not isinstance(value, (tuple, list)) or not value:
-                raise ValueError(f"groups must be a tuple of at least one group, got {value!r}")
-        elif name in required or name.startswith("n_filters") or name in ("kernel_size", "strides"):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)

@@ -12,49 +12,47 @@ import keras
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-CLASSIFIERS = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")  # one class each
-READING_ORDER = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder", "rcnn")
-FOLDERS = [name for name in READING_ORDER if (ROOT / name).is_dir()]
-COMPANIONS = ("train.py", "data.py", "report.py", "step_times.py", "tasks.py", "pairs.py", "codes.py")
-COMPANIONS += ("scenes.py", "boxes.py", "selective_search.py", "batches.py", "training.py", "detect.py", "compare.py")
-MODULES = [
-    str(path.relative_to(ROOT))
+CLASSIFIERS = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")  # one class an image
+FOLDERS = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder", "rcnn")  # in reading order
+SHARED = ("run.py", "data.py", "report.py")  # the same file in every folder
+MODULES = sorted(  # that hold a network: those with METAPARAMETERS
+    path.relative_to(ROOT).as_posix()
     for folder in FOLDERS
-    for path in sorted((ROOT / folder).glob("*.py"))
-    if path.name not in COMPANIONS and not path.name.endswith("_composable.py")  # those have test_composable.py
-]
-
-
-def main(folder, monkeypatch, *flags):
-    """Run the main function of a train.py with flags, here and now, which spares a subprocess its imports."""
-    module = load(f"{folder}/train.py")
-    monkeypatch.setattr(sys, "argv", [f"{folder}/train.py", *map(str, flags)])
-    module.main()
+    for path in (ROOT / folder).glob("*.py")
+    if re.search(r"^METAPARAMETERS = ", path.read_text(), flags=re.M)
+)
 
 
 def load(path):
-    """Return a fresh copy of a module, such as "vgg/vgg.py"; its imports are looked for in its own folder."""
+    """Return a new copy of a module, such as "vgg/vgg.py"; its imports are looked for in its own folder."""
     spec = importlib.util.spec_from_file_location(re.sub(r"\W", "_", str(path)), ROOT / path)
     module = importlib.util.module_from_spec(spec)
     folder = (ROOT / path).parent
-    neighbours = {file.stem for file in folder.glob("*.py")}
+    neighbors = {file.stem for file in folder.glob("*.py")}
     sys.path.insert(0, str(folder))
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(folder))
-        for name in neighbours & set(sys.modules):  # or the next folder would get this one's data.py
+        for name in neighbors & set(sys.modules):  # the next copy gets its own
             del sys.modules[name]
     if hasattr(module, "data"):
         module.data.synthetic = drawn_once(module.data.synthetic)
     return module
 
 
+def main(folder, monkeypatch, *flags, module=None):
+    """Run the main function of a train.py with flags, here and now, which spares a subprocess its imports."""
+    module = module or load(f"{folder}/train.py")
+    monkeypatch.setattr(sys, "argv", [f"{folder}/train.py", *map(str, flags)])
+    module.main()
+
+
 DRAWN = {}
 
 
 def drawn_once(synthetic):
-    """Let all copies of a train.py draw the same synthetic images once, a second or two; data.py alone draws anew."""
+    """Let all copies of data.py draw the same synthetic images once, which takes a second or two."""
     text = inspect.getsource(synthetic)
 
     @functools.wraps(synthetic)

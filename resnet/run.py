@@ -1,0 +1,305 @@
+# The same file in every folder.
+"""The command line of a training and its run folder: flags, resuming, callbacks, batches.
+
+A run folder holds model.keras, history.csv, pictures and, once the run is finished, results.json. Until then a
+subfolder `backup` holds the state of the last finished epoch.
+"""
+
+import argparse
+import csv
+import functools
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import callbacks, utils
+
+import data
+
+
+def sentences(main):
+    """Decorate a main function: a user's mistake or an interruption ends in one sentence, without a traceback."""
+
+    @functools.wraps(main)
+    def guarded():
+        program = Path(sys.argv[0]).name
+        try:
+            main()
+        except data.DataError as error:
+            print(f"{program}: error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            without = " without --overwrite" * ("--overwrite" in sys.argv)
+            print(f"\nInterrupted. To resume after the last finished epoch, repeat the command{without}.",
+                  file=sys.stderr)
+            sys.exit(130)
+        except RuntimeError as error:
+            if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
+                raise
+            sys.exit(f"{program}: error: the loss is not finite: repeat with --overwrite and a lower --learning-rate")
+        except OSError as error:
+            if error.errno is None:
+                raise
+            sys.exit(f"{program}: error: {error}")  # such as a full disk
+
+    return guarded
+
+
+def parser(description, models, model, epochs, batch_size, learning_rate):
+    """Return the parser of the flags that every training has.
+
+    Args:
+        description: the text above the flags in --help.
+        models: the names to choose from.
+        model, epochs, batch_size, learning_rate: defaults; epochs and learning_rate may be {model: default}.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flag = parser.add_argument
+    flag("--model", metavar="NAME", choices=models, default=model, help=f"default {model}; all: {', '.join(models)}")
+    flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
+         help="default cifar10: downloaded once, 170 MB; synthetic: drawn by numpy, needs no network; "
+         "FOLDER: holds the binary files of CIFAR-10")
+    flag("--epochs", metavar="N", type=whole(1), default=epochs,
+         help=f"default {listed(epochs)}: what an hour on 2 cores allows, or less")
+    flag("--batch-size", metavar="N", type=whole(1), default=batch_size,
+         help=f"default {batch_size}: the learning rate is set for it")
+    flag("--learning-rate", metavar="X", type=positive, default=learning_rate,
+         help=f"default {listed(learning_rate)}: the highest, at the end of the warm-up")
+    flag("--limit", metavar="N", type=whole(1), help="train on N images, test on as many; default: all")
+    flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
+         help="default 0; decides the split, the initial weights and all other random numbers")
+    flag("--output", metavar="DIR", type=Path, help="default runs/NAME: a folder for this run alone")
+    flag("--overwrite", action="store_true", help="remove the run in DIR; default: resume it")
+    return parser
+
+
+def listed(default):
+    """Return a default, or those of several models, as text."""
+    values = sorted(set(default.values()), reverse=True) if isinstance(default, dict) else [default]
+    return " or ".join(map(str, values))
+
+
+def whole(least, most=math.inf):
+    """Return an argparse type: a whole number from least to most."""
+    allowed = f"a whole number of at least {least}" if most == math.inf else f"a whole number from {least} to {most}"
+
+    def number(text):
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be {allowed}, got {text}")
+        return int(text)
+
+    return number
+
+
+def positive(text):
+    """An argparse type: a number above 0, and finite."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number above 0 and finite, got {text}")
+    return number
+
+
+def parse(parser, folder=lambda args: args.model):
+    """Return the arguments of the command line; a wrong one, or a run that is finished, ends the program here.
+
+    Args:
+        parser: from the function `parser`.
+        folder: makes the name of the default output folder, below runs, from the arguments.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not in a notebook
+            stream.reconfigure(errors="replace")  # a terminal that has only ASCII shows ? for what else is in a path
+    args = parser.parse_args()
+    for name, value in vars(args).items():
+        if isinstance(value, dict):
+            setattr(args, name, value[args.model])
+    if keras.config.image_data_format() != "channels_last":
+        parser.error("image_data_format in keras.json must be channels_last, got channels_first")
+    if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
+        found = "which is a file: unpack it first" if Path(args.data).expanduser().is_file() else "which does not exist"
+        parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}, {found}")
+    n_images = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
+    if args.limit is not None and args.limit > n_images:
+        parser.error(f"--limit must be at most {n_images}, the images to train on, got {args.limit}")
+    if args.batch_size > (args.limit or n_images):
+        parser.error(f"--batch-size must be at most {args.limit or n_images}, the images to train on, "
+                     f"got {args.batch_size}")
+
+    args.output = (args.output or Path("runs") / folder(args)).expanduser()
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)
+        if not os.access(args.output, os.W_OK):
+            raise PermissionError(None, "no permission")
+        results, unfinished = args.output / "results.json", args.output / "backup" / "settings.json"
+        found = [path for path in (results, unfinished, args.output / "model.keras", args.output / "history.csv",
+                                   *args.output.glob("*.png")) if path.exists()]
+    except OSError as error:
+        parser.error(f"--output {args.output} cannot be written ({error.strerror}): choose another folder")
+    if found and not args.overwrite:
+        try:
+            same = settings(args).items() <= json.loads(found[0].read_text()).items()
+        except (OSError, ValueError, AttributeError):  # not a file of ours
+            same = False
+        if not same:
+            parser.error(f"--output {args.output} holds {found[0].name} of another run: choose another folder, "
+                         "or --overwrite")
+        if found[0] == results:
+            print(f"{args.output} holds this run, finished. To train it again, add --overwrite.")
+            sys.exit()
+    return args
+
+
+def settings(args):
+    """Return the flags that identify a run, as a dictionary."""
+    return {name: value for name, value in vars(args).items() if name not in ("output", "overwrite")}
+
+
+def start(args):
+    """Seed all random numbers, and prepare the run folder, where an interrupted run resumes."""
+    keras.utils.set_random_seed(args.seed)
+    backup = args.output / "backup"
+    if args.overwrite:
+        for name in ("results.json", "model.keras", "history.csv"):
+            (args.output / name).unlink(missing_ok=True)
+        shutil.rmtree(backup, ignore_errors=True)
+    backup.mkdir(exist_ok=True)
+    write(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
+
+    weights, metadata = backup / "latest.weights.h5", backup / "training_metadata.json"
+    try:
+        json.loads(metadata.read_text())
+    except (OSError, ValueError):  # killed while it saved an epoch: back to the one before, or to the start
+        for path in (weights, metadata):
+            before = path.with_name(path.name + ".bkp")
+            before.replace(path) if before.exists() else path.unlink(missing_ok=True)
+
+
+def watchers(args, kept, training, monitor="val_accuracy", mode="max"):
+    """Return the callbacks of a training: what makes it resumable, keeps the best model and writes history.csv.
+
+    Args:
+        args: the parsed command line.
+        kept: the model to save when it is best, of the same layers as the one that is fitted.
+        training: the Batches to fit.
+        monitor, mode: the column of the history that says which epoch is best, "max" or "min".
+    """
+    earlier = history(args).get(monitor)  # of the epochs before an interruption
+    best = earlier and {"max": max, "min": min}[mode](earlier)
+    return [
+        callbacks.TerminateOnNaN(raise_error=True),
+        Epochs(training, args.seed),
+        KeepBest(kept, args.output / "model.keras", monitor, mode, best),
+        callbacks.CSVLogger(args.output / "history.csv", append=True),
+        callbacks.BackupAndRestore(args.output / "backup", double_checkpoint=True, delete_checkpoint=False),
+    ]
+
+
+class Epochs(callbacks.Callback):
+    """Give each epoch its own batches and random numbers, the same in a resumed run; log how long it took."""
+
+    def __init__(self, training, seed):
+        super().__init__()
+        self.training, self.seed = training, seed
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Seed the batches, and the layers that augment or drop."""
+        self.training.start(epoch)
+        seeds = [v for v in self.model.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        for i, variable in enumerate(seeds):
+            variable.assign(np.random.SeedSequence((self.seed, epoch, i)).generate_state(2) % 2**31)
+        self.clock = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Add the seconds to what the next callbacks see."""
+        logs["seconds"] = time.perf_counter() - self.clock
+        if not math.isfinite(logs["val_loss"]):
+            raise RuntimeError("NaN or Inf loss on the validation images")
+
+
+class KeepBest(callbacks.ModelCheckpoint):
+    """Save another model than the one that is fitted, of the same layers, whenever it is best; never half a file."""
+
+    def __init__(self, kept, path, monitor, mode, best):
+        self.kept, self.path, self.partial = kept, path, path.with_name("partial_" + path.name)
+        pattern = str(self.partial).replace("{", "{{").replace("}", "}}")  # ModelCheckpoint formats it
+        super().__init__(pattern, monitor, save_best_only=True, mode=mode, initial_value_threshold=best)
+
+    def set_model(self, model):
+        """Watch the model to keep."""
+        super().set_model(self.kept)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save under a partial name if this epoch is the best, then rename."""
+        super().on_epoch_end(epoch, logs)
+        if self.partial.exists():
+            self.partial.replace(self.path)
+
+
+class Batches(utils.PyDataset):
+    """Batches of anything that has numbers: images, pairs, scenes.
+
+    An epoch's order and random numbers depend on the seed and the epoch alone, so a resumed run repeats them.
+
+    Args:
+        n: how many examples an epoch has.
+        batch_size: how many a batch has; the last may have fewer.
+        make: makes a batch, (inputs, targets), from the numbers of its examples, (batch_size,), and a numpy Generator.
+        seed: of the order and the Generator; None for the order of the numbers in every epoch.
+    """
+
+    def __init__(self, n, batch_size, make, seed=None):
+        super().__init__(workers=2)  # with one, or with arrays, Keras lets tf.data wait at the end of an epoch
+        self.n, self.batch_size, self.make, self.seed = n, batch_size, make, seed
+        self.start(0)
+
+    def start(self, epoch):
+        """Shuffle for an epoch."""
+        self.epoch, self.order = epoch, np.arange(self.n)
+        if self.seed is not None:
+            np.random.default_rng((self.seed, epoch)).shuffle(self.order)
+
+    def __len__(self):
+        """How many batches an epoch has."""
+        return math.ceil(self.n / self.batch_size)
+
+    def __getitem__(self, i):
+        """Return batch i."""
+        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
+        return self.make(chosen, np.random.default_rng((self.seed or 0, self.epoch, i)))
+
+
+def batches(split, batch_size, seed=None):
+    """Return Batches of a split, (images (N, H, W, C), labels (N,)), shuffled if there is a seed."""
+    images, labels = split
+    return Batches(len(images), batch_size, lambda chosen, rng: (images[chosen], labels[chosen]), seed)
+
+
+def best(args):
+    """Return the model that was best on the validation images, as a stranger would load it."""
+    return keras.saving.load_model(args.output / "model.keras")
+
+
+def history(args):
+    """Return history.csv as {column: values}; drops the duplicate epoch of an interrupted run."""
+    path = args.output / "history.csv"
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        rows = {row["epoch"]: row for row in csv.DictReader(file)}.values()
+    return {name: [float(row[name]) for row in rows] for name in next(iter(rows), ())}
+
+
+def write(path, save):
+    """Call save with a temporary path and rename what it wrote, so that a kill never leaves half a file."""
+    partial = path.with_name("partial_" + path.name)  # the same ending, by which savers choose the format
+    save(partial)
+    partial.replace(path)
