@@ -123,8 +123,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
-    in_stem = strides * (4 if pooling else 2)
-    smallest = in_stem * 2 ** (len(groups) - 1)
+    strides_of_stem = strides * (4 if pooling else 2)
+    smallest = strides_of_stem * 2 ** (len(groups) - 1)
     if any(size is not None and size < smallest for size in input_shape[:2]):
         raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
     if not isinstance(n_classes, Integral) or n_classes < 2:
@@ -132,7 +132,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
     with_heads = [i for i, blocks in enumerate(groups) if None in blocks]
     if auxiliary and not with_heads:
         raise ValueError(f"auxiliary=True needs a None among the blocks, got {metaparameters}")
-    smallest = 5 * in_stem * 2 ** max(with_heads, default=0)  # the auxiliary classifiers pool 5x5
+    smallest = 5 * strides_of_stem * 2 ** max(with_heads, default=0)  # the auxiliary classifiers pool 5x5
     if auxiliary and any(size is None or size < smallest for size in input_shape[:2]):
         raise ValueError(f"auxiliary=True needs a height and width of at least {smallest}, got {input_shape[:2]}")
 

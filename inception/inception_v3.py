@@ -166,8 +166,7 @@ def build(metaparameters, input_shape=(299, 299, 3), n_classes=1000, auxiliary=F
 def stem(inputs, n_filters=32, n_filters_reduce=80, n_filters_out=192, strides=2, padding="valid", pooling=True):
     """Three 3x3 convolutions, max pooling, 1x1, 3x3, max pooling: (N, 299, 299, C) -> (N, 35, 35, n_filters_out).
 
-    The CIFAR-10 stem has padding "same", no strides and no second pooling: (N, H, W, C) -> (N, H / 2, W / 2,
-    n_filters_out).
+    The CIFAR-10 stem has padding "same", no strides and no second pooling: to (N, H / 2, W / 2, n_filters_out).
 
     Args:
         inputs: images (N, H, W, C).
@@ -235,7 +234,7 @@ def group(x, block, blocks, grid_reduction=None, n_classes=None):
 
 
 def functions_of(block):
-    """Return the block and the grid reduction of a kind, "a", "b" or "c"."""
+    """Return the functions of a kind, "a", "b" or "c": its block and its grid reduction."""
     return {
         "a": (inception_block_a, grid_reduction_a),
         "b": (inception_block_b, grid_reduction_b),

@@ -1,9 +1,15 @@
-"""What is asked of the images: one class of each of several groups, or which classes a mosaic of four images shows."""
+"""The two tasks: one class from each of several groups, or the classes that a mosaic of four images shows."""
+
+import math
+import textwrap
 
 import numpy as np
-from keras import utils
+from keras import metrics
+from matplotlib.figure import Figure
 
-# Beside its kind an image has a class of each of these groups: {group: {class: the kinds that are of it}}.
+import run
+
+# Beside its kind an image has a class of each of these groups: {group: {class: the kinds that belong to it}}.
 CIFAR10_GROUPS = {
     "realm": {  # where it is met
         "air": ("airplane", "bird"),
@@ -29,7 +35,7 @@ SYNTHETIC_GROUPS = {
 
 
 def groups(classes):
-    """Return the groups that these kinds of images fall into: {name: {class: the kinds that are of it}}.
+    """Return the groups that images of these kinds belong to: {group: {class: the kinds that belong to it}}.
 
     Args:
         classes: the names of the kinds, those of CIFAR-10 or the synthetic ones.
@@ -39,34 +45,20 @@ def groups(classes):
 
 
 def group_labels(labels, classes):
-    """Return the labels of each group, {name: (N,) int32}, given those of the kinds, (N,)."""
+    """Return the labels of each group, {group: (N,) int32}, from those of the kinds, (N,)."""
     found = {}
     for name, group in groups(classes).items():
-        number_of = {kind: number for number, kinds in enumerate(group.values()) for kind in kinds}
-        found[name] = np.array([number_of[kind] for kind in classes], "int32")[labels]
+        label_of = {kind: i for i, kinds in enumerate(group.values()) for kind in kinds}
+        found[name] = np.array([label_of[kind] for kind in classes], "int32")[labels]
     return found
-
-
-def questions(task, images, labels, classes, seed):
-    """Return what a task shows and what it wants to hear, the same at every call.
-
-    Args:
-        task: "groups", every image with its label of each group, or "mosaic", mosaics with the classes that they show.
-        images, labels: (N, H, W, C) and (N,).
-        classes: the names of the kinds.
-        seed: of the choice of the four images of a mosaic.
-    """
-    if task == "groups":
-        return images, group_labels(labels, classes)
-    return mosaics(images, labels, in_fours(len(images), np.random.default_rng(seed)), len(classes))
 
 
 def mosaics(images, labels, chosen, n_classes):
     """Set four images each in a square.
 
     Args:
-        images, labels: (N, H, W, C) and (N,), the images to choose from.
-        chosen: (M, 4), the numbers of those at the top left, top right, bottom left and bottom right of each mosaic.
+        images, labels: (N, H, W, C) and (N,).
+        chosen: (M, 4), the indices of the images at the top left, top right, bottom left and bottom right.
         n_classes: how many classes there are.
 
     Returns:
@@ -76,46 +68,182 @@ def mosaics(images, labels, chosen, n_classes):
     tiles = images[chosen].reshape(-1, 2, 2, height, width, channels)  # (M, row, column, H, W, C)
     whole = tiles.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 2 * height, 2 * width, channels)
     shown = np.zeros((len(chosen), n_classes), "float32")
-    shown[np.arange(len(chosen))[:, None], labels[chosen]] = 1  # once, though two of the four be of that class
+    shown[np.arange(len(chosen))[:, None], labels[chosen]] = 1  # 1 also where two of the four are of that class
     return whole, shown
 
 
-def in_fours(n_images, rng):
-    """Return the numbers of the images, shuffled, four in a row: (n_images // 4, 4), but at least one row."""
-    order = rng.permutation(n_images)
-    return np.resize(order, (max(1, n_images // 4), 4))  # begins anew where there are fewer than four
+def batches(task, split, classes, batch_size, seed=None):
+    """Return `run.Batches` of a split, shuffled if there is a seed.
 
-
-class Mosaics(utils.PyDataset):
-    """Batches of mosaics and the classes they show; every epoch shuffles the images and sets each in one mosaic.
+    A mosaic is made of four images that follow each other, so every epoch that is shuffled has other mosaics, and
+    every image is in one of them. If a batch ends with fewer than four, its first images are there once more.
 
     Args:
-        images, labels: (N, H, W, C) uint8 and (N,).
-        n_classes: how many classes there are.
-        batch_size: how many mosaics a batch has.
-        seed: of the shuffles, together with the number of the epoch.
+        task: "groups", for batches (images, {group: labels}), or "mosaic", for (mosaics, multi-hot targets).
+        split: (images (N, H, W, C), labels (N,)).
+        classes: the names of the kinds.
+        batch_size: how many images a batch shows; for mosaics rounded down to a multiple of four.
+        seed: of the order of the images; None for the order that they have.
     """
+    images, labels = split
+    answers = group_labels(labels, classes)
 
-    def __init__(self, images, labels, n_classes, batch_size, seed=0):
-        super().__init__()
-        self.images, self.labels, self.n_classes = images, labels, n_classes
-        self.batch_size, self.seed = batch_size, seed
-        self.draw(epoch=0)
+    def make_images(chosen, rng):
+        return images[chosen], {name: answers[name][chosen] for name in answers}
 
-    def draw(self, epoch):
-        """Choose which images come together in an epoch, the same ones at every call with its number."""
-        self.epoch = epoch
-        self.chosen = in_fours(len(self.images), np.random.default_rng((self.seed, epoch)))
+    def make_mosaics(chosen, rng):
+        return mosaics(images, labels, np.resize(chosen, (math.ceil(len(chosen) / 4), 4)), len(classes))
 
-    def __len__(self):
-        """Return the number of batches in an epoch, of which the last may be smaller."""
-        return -(-len(self.chosen) // self.batch_size)
+    if task == "groups":
+        return run.Batches(len(images), batch_size, make_images, seed)
+    return run.Batches(len(images), max(4, batch_size // 4 * 4), make_mosaics, seed)
 
-    def __getitem__(self, number):
-        """Return a batch: mosaics (M, 2H, 2W, C) and multi-hot targets (M, n_classes)."""
-        chosen = self.chosen[number * self.batch_size : (number + 1) * self.batch_size]
-        return mosaics(self.images, self.labels, chosen, self.n_classes)
 
-    def on_epoch_end(self):
-        """Draw the next epoch. Keras calls this once before the first, too, and knows no numbers: see train.py."""
-        self.draw(self.epoch + 1)
+def scores(model, task, splits, classes):
+    """Return what results.json says of a model: loss and metrics, {"validation_loss": ..., "test_macro_f1": ..., ...}.
+
+    Of groups, also the names of the classes of each output, in order.
+
+    Args:
+        model: of the task, compiled.
+        task: "groups" or "mosaic".
+        splits: {"validation": (images, labels), "test": (images, labels)}, images (N, H, W, C), pixels 0 to 255.
+        classes: the names of the kinds.
+    """
+    validation, test = (batches(task, splits[name], classes, 256) for name in ("validation", "test"))
+    found = {
+        f"{split}_{name}": float(value)
+        for split, examples in (("validation", validation), ("test", test))
+        for name, value in model.evaluate(examples, verbose=0, return_dict=True).items()
+    }
+    if task == "groups":
+        return {"classes": {name: list(group) for name, group in groups(classes).items()}, **found}
+    answers = np.concatenate([test[i][1] for i in range(len(test))])
+    more = mosaic_scores(answers, model.predict(test, verbose=0), classes)
+    return found | {f"test_{name}": value for name, value in more.items()}
+
+
+def mosaic_scores(answers, probabilities, classes):
+    """Return what Keras did not evaluate: the average precisions, and the scores of two guesses without looking.
+
+    Binary accuracy, the share of yes and no that is right, is high for the guess that no class is there, since most are
+    not; its F1 is 0, for it finds nothing. The guess that all are there finds everything and is wrong about the rest. A
+    guess ranks the images as they come, by chance, and that has an average precision too.
+
+    Args:
+        answers: multi-hot targets (N, n_classes).
+        probabilities: (N, n_classes).
+        classes: the names of the classes.
+    """
+    def precisions(ranks):
+        return [average_precision(*columns) for columns in zip(answers.T, ranks.T, strict=True)]
+
+    guesses = {"all_zero": np.zeros_like(answers), "all_one": np.ones_like(answers)}
+    return {
+        "mean_average_precision": float(np.mean(precisions(probabilities))),
+        "average_precision": dict(zip(classes, precisions(probabilities), strict=True)),
+        "exact_match": float(((probabilities > 0.5) == answers).all(-1).mean()),
+        "guesses": {
+            name: {
+                "macro_f1": float(metrics.F1Score("macro", threshold=0.5)(answers, guess)),
+                "micro_f1": float(metrics.F1Score("micro", threshold=0.5)(answers, guess)),
+                "binary_accuracy": float((answers == guess).mean()),
+                "exact_match": float((answers == guess).all(-1).mean()),
+                "mean_average_precision": float(np.mean(precisions(guess))),
+            }
+            for name, guess in guesses.items()
+        },
+    }
+
+
+def average_precision(truth, probabilities):
+    """Return the area under the curve of precision over recall, with the images ranked by probability.
+
+    The precision at a recall is the highest of all from there on ("all-point", as in the VOC challenge since 2010).
+
+    Args:
+        truth: (N,), 1 where the image shows the class, 0 where not.
+        probabilities: (N,), the highest is the first in the ranking.
+
+    Returns:
+        A number from 0 to 1; 0 if no image shows the class.
+    """
+    hits = truth[np.argsort(-probabilities, kind="stable")] > 0
+    precision = hits.cumsum() / np.arange(1, len(hits) + 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(best_from_here[hits].sum() / max(1, hits.sum()))  # each hit is a step of the recall
+
+
+def sentence(task, scores):
+    """Return the scores of the test images in one sentence."""
+    if task == "groups":
+        accuracies = ", ".join(f"{name} {scores[f'test_{name}_accuracy']:.2%}" for name in scores["classes"])
+        return f"Of the test images are classified correctly: {accuracies}."
+    guesses = ", ".join(f"{name} {guess['macro_f1']:.3f}" for name, guess in scores["test_guesses"].items())
+    return (f"Test mosaics: macro F1 {scores['test_macro_f1']:.3f} (guesses: {guesses}), "
+            f"mean average precision {scores['test_mean_average_precision']:.3f}.")
+
+
+def predictions_figure(model, task, split, classes):
+    """Return a figure of the first examples of a split under which stands what the model predicts; wrong is red.
+
+    Args:
+        model: of the task.
+        task: "groups" or "mosaic".
+        split: (images (N, 32, 32, 3), labels (N,)), pixels 0 to 255.
+        classes: the names of the kinds.
+    """
+    n_images, draw = {"groups": (32, groups_figure), "mosaic": (60, mosaics_figure)}[task]
+    images, answers = batches(task, split, classes, n_images)[0]
+    return draw(images, answers, model.predict(images, verbose=0), classes)
+
+
+def groups_figure(images, answers, predicted, classes):
+    """Return a figure of up to 32 images, each over its predicted classes; a wrong one is red and names the true one.
+
+    Args:
+        images: (N, 32, 32, 3), pixels 0 to 255.
+        answers: {group: labels (N,)}.
+        predicted: {group: probabilities (N, classes of the group)}.
+        classes: the names of the kinds.
+    """
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    figure.suptitle(f"predictions on test images ({', '.join(answers)}), the wrong ones in red")
+    for axes in figure.subplots(4, 8).flat:
+        axes.axis("off")
+    for i, (axes, image) in enumerate(zip(figure.axes, images, strict=False)):
+        axes.imshow(image)
+        axes.set_ylim(46, -0.5)  # three lines of text below the 32 rows of pixels
+        for line, (name, group) in enumerate(groups(classes).items()):
+            names, guess, truth = list(group), predicted[name][i].argmax(), answers[name][i]
+            text = names[guess] if guess == truth else f"{names[guess]}, is {names[truth]}"
+            color = "black" if guess == truth else "red"
+            at = (16, 35.5 + 4.5 * line)
+            axes.text(*at, text, color=color, fontsize=7.5, ha="center", in_layout=False, parse_math=False)
+    return figure
+
+
+def mosaics_figure(images, answers, predicted, classes):
+    """Return a figure of up to 15 mosaics, each over the classes found, those missed, and those it does not show.
+
+    Args:
+        images: (N, 64, 64, 3), pixels 0 to 255.
+        answers: multi-hot targets (N, n_classes).
+        predicted: probabilities (N, n_classes); above 0.5 is yes.
+        classes: the names of the classes.
+    """
+    figure = Figure(figsize=(12, 10), layout="constrained")
+    figure.suptitle("classes found in test mosaics, and in red the wrong answers")
+    for axes in figure.subplots(3, 5).flat:
+        axes.axis("off")
+    for axes, image, answer, probabilities in zip(figure.axes, images, answers, predicted, strict=False):
+        axes.imshow(image)
+        axes.set_ylim(84, -0.5)  # three lines of text below the 64 rows of pixels
+        truth, guess = answer > 0, probabilities > 0.5
+        words = {"found": truth & guess, "missed": truth & ~guess, "not there": guess & ~truth}
+        lines = [(word, np.array(classes)[chosen]) for word, chosen in words.items() if chosen.any()]
+        for line, (word, names) in enumerate(lines):
+            text = textwrap.shorten(f"{word}: {', '.join(names)}", 42, placeholder=" ...")
+            color = "black" if word == "found" else "red"
+            axes.text(0, 69 + 6 * line, text, color=color, fontsize=8, in_layout=False, parse_math=False)
+    return figure

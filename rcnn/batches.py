@@ -93,7 +93,7 @@ def region_example(scene, truth, classes, regions, n_classes, n_regions, backgro
     """
     labels, which = boxes.match_proposals(regions, truth, classes, background=background)
     chosen = boxes.sample(labels, n_regions, 0.25, rng)
-    n, regions, labels, truth = len(chosen), regions[chosen], labels[chosen], truth[which[chosen]]
+    n, regions, labels, which = len(chosen), regions[chosen], labels[chosen], which[chosen]
     is_object = np.flatnonzero(labels > 0)
     inputs = {"images": scene, "regions": np.zeros((n_regions, 4), "float32")}
     inputs["regions"][:n] = regions
@@ -106,7 +106,7 @@ def region_example(scene, truth, classes, regions, n_classes, n_regions, backgro
         "deltas": np.zeros((n_regions, 1 + n_classes), "float32"),
     }
     targets["classes"][:n] = labels
-    deltas = boxes.encode(regions[is_object], truth[is_object]) / np.array(BOX_DEVIATIONS, "float32")
+    deltas = boxes.encode(regions[is_object], truth[which[is_object]]) / np.array(BOX_DEVIATIONS, "float32")
     targets["deltas"][is_object, labels[is_object]] = deltas
     weights["deltas"][is_object, labels[is_object]] = 1
     return inputs, targets, weights
@@ -147,15 +147,17 @@ def warped_batches(scenes, objects, proposals, n_batches, n_regions, size, paddi
 
 def stack(examples):
     """Return a batch of examples, (inputs, targets, weights), each a dictionary of arrays."""
-    return tuple({name: np.stack([part[name] for part in parts]) for name in parts[0]} for parts in zip(*examples))
+    inputs, targets, weights = zip(*examples, strict=True)
+    return tuple({name: np.stack([part[name] for part in of]) for name in of[0]} for of in (inputs, targets, weights))
 
 
-def mirror(scene, *boxes, is_mirrored=True):
-    """Return a scene and arrays of boxes in it, (M, 4), left and right exchanged if wanted."""
+def mirror(scene, *found, is_mirrored=True):
+    """Return a scene (H, W, 3) and arrays of boxes in it, (M, 4) each, with left and right exchanged if wanted."""
     if not is_mirrored:
-        return scene, *boxes
+        return scene, *found
     width = scene.shape[1]
-    return scene[:, ::-1], *(np.stack([width - x2, y1, width - x1, y2], 1) for x1, y1, x2, y2 in (b.T for b in boxes))
+    mirrored = [np.stack([width - x2, y1, width - x1, y2], 1) for x1, y1, x2, y2 in map(np.transpose, found)]
+    return scene[:, ::-1], *mirrored
 
 
 def check_objects(scenes, objects):

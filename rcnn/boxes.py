@@ -67,7 +67,7 @@ def match_anchors(anchors, truth, positive=0.7, negative=0.3):
         positive, negative: the two thresholds.
 
     Returns:
-        Labels (N,), 1 positive, 0 negative, -1 ignored; and the number of the object of each anchor (N,).
+        Labels (N,), 1 positive, 0 negative, -1 ignored; and the index of the object of each anchor (N,).
     """
     if not len(truth) or not len(anchors):
         return np.zeros(len(anchors), "int32"), np.zeros(len(anchors), "int32")
@@ -90,7 +90,7 @@ def match_proposals(proposals, truth, classes, foreground=0.5, background=0.0):
         background: at least this IoU, and less than `foreground`, makes it background (0.1 in Fast R-CNN).
 
     Returns:
-        Labels (N,): 0 for background, 1 + class for an object, -1 for those ignored; and the number of the object of
+        Labels (N,): 0 for background, 1 + class for an object, -1 for those ignored; and the index of the object of
         each proposal (N,).
     """
     if not len(truth):
@@ -108,7 +108,7 @@ def sample(labels, n, share, rng):
     Fewer positives than that are filled up with negatives; where negatives are few too, the batch is smaller.
 
     Returns:
-        The numbers of the chosen ones, positives first.
+        The indices of the chosen ones, positives first.
     """
     positives, negatives = np.flatnonzero(labels > 0), np.flatnonzero(labels == 0)
     positives = rng.permutation(positives)[: int(n * share)]
@@ -155,22 +155,22 @@ def is_larger_than(boxes, size):
     return ((boxes[:, 2:] - boxes[:, :2]) >= size).all(1)
 
 
-def nms(boxes, scores, threshold, most=None):
+def nms(boxes, scores, threshold, max_boxes=None):
     """Non-maximum suppression: keep a box if no better one that was kept overlaps it by more than the threshold.
 
     Args:
         boxes, scores: (N, 4) and (N,).
         threshold: of the IoU.
-        most: how many to keep at most; None for all.
+        max_boxes: how many to keep at most; None for all.
 
     Returns:
-        The numbers of those kept, the best first.
+        The indices of those kept, the best first.
     """
     boxes = as_float32(boxes)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     order = np.argsort(-np.asarray(scores), kind="stable")
     kept = []
-    while len(order) and (most is None or len(kept) < most):
+    while len(order) and (max_boxes is None or len(kept) < max_boxes):
         first, order = order[0], order[1:]
         kept.append(first)
         corner = np.maximum(boxes[order, :2], boxes[first, :2])
@@ -210,12 +210,12 @@ def evaluate(detections, truths, n_classes, threshold=0.5):
         threshold: of the IoU.
     """
     precisions = []
-    for number in range(n_classes):
+    for k in range(n_classes):
         n_objects, scores, hits = 0, [], []
         for (boxes, classes, confidence), (truth, true_classes) in zip(detections, truths, strict=True):
-            objects = truth[true_classes == number]
+            objects = truth[true_classes == k]
             n_objects += len(objects)
-            mine = classes == number
+            mine = classes == k
             order = np.argsort(-confidence[mine], kind="stable")
             overlap, found = iou(boxes[mine][order], objects), set()
             for row, score in zip(overlap, confidence[mine][order], strict=True):

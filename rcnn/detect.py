@@ -3,12 +3,14 @@
 What a detector does with a scene has three parts, in one order or another: `proposals`, where something may be, by
 selective search or by the region proposal network; `features`, the convolutions (and, in R-CNN, the warping of every
 region); `heads`, all that makes classes and boxes of the features of a region.
+
+Keras finds the layers of a saved Fast or Faster R-CNN once their modules, fast_rcnn and faster_rcnn, are imported.
 """
 
 from time import perf_counter
 
 import numpy as np
-from keras import Model, layers, utils
+from keras import Model, utils
 
 import boxes
 import rcnn
@@ -27,7 +29,7 @@ def detect(model, scenes, proposals=None):
 
     Args:
         model: that of model.keras, of any of the three detectors.
-        scenes: (N, H, W, 3) uint8.
+        scenes: (N, H, W, 3), pixels 0 to 255.
         proposals: for each scene (P, 4), if selective search has run before; Faster R-CNN makes its own.
 
     Returns:
@@ -66,9 +68,8 @@ def image_shape(model):
 
 
 def cut(model):
-    """Return the parts of a model as models of their own, {name: model}, with the weights of the whole."""
-    network = model.layers[-1]
-    (normalization,) = (layer for layer in model.layers if isinstance(layer, layers.Normalization))
+    """Return the parts of a model as models, {name: model}, which share its weights."""
+    network, normalization = model.layers[-1], model.get_layer("normalization")
     images = model.input["images"] if isinstance(model.input, dict) else model.input
     if network.name == "rcnn":
         features = [network.output["fc7"], network.output["pool5"]]
@@ -90,7 +91,7 @@ def cut(model):
 def look_rcnn(parts, scene, regions):
     """Return what R-CNN makes of a scene: its regions (P, 4), scores (P, K), deltas (P, K, 4), and the seconds."""
     start = perf_counter()
-    regions = selective_search(scene, most=N_PROPOSALS) if regions is None else regions
+    regions = selective_search(scene, max_boxes=N_PROPOSALS) if regions is None else regions
     proposed = perf_counter()
     warped = rcnn.warp(scene, regions, parts["features"].input_shape[1], PADDING)
     if not len(regions):  # a batch of nothing is more than a backend can take
@@ -106,7 +107,7 @@ def look_rcnn(parts, scene, regions):
 def look_fast_rcnn(parts, scene, regions):
     """Return what Fast R-CNN makes of a scene: its regions (P, 4), scores (P, K), deltas (P, K, 4), and the seconds."""
     start = perf_counter()
-    regions = selective_search(scene, most=N_PROPOSALS) if regions is None else regions
+    regions = selective_search(scene, max_boxes=N_PROPOSALS) if regions is None else regions
     proposed = perf_counter()
     features = parts["features"].predict_on_batch(scene[None])
     computed = perf_counter()
@@ -150,8 +151,8 @@ def best(regions, scores, deltas, image_size, min_score):
     chosen, classes = np.nonzero(scores > min_score)
     placed = boxes.clip(boxes.decode(regions[chosen], deltas[chosen, classes]), *image_size)
     scores, kept = scores[chosen, classes], []
-    for number in np.unique(classes):
-        mine = np.flatnonzero(classes == number)
+    for k in np.unique(classes):
+        mine = np.flatnonzero(classes == k)
         kept.append(mine[boxes.nms(placed[mine], scores[mine], SUPPRESSION)])
     kept = np.concatenate([np.zeros(0, int), *kept])
     kept = kept[np.argsort(-scores[kept], kind="stable")]

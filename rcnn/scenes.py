@@ -6,16 +6,16 @@ from keras import ops
 N_OBJECTS = (1, 4)  # in a scene, at least and at most
 SCALES = (0.75, 2.0)  # of an image, at least and at most
 OVERLAP = 0.1  # the share of the smaller of two objects that the other may cover, at most
-TRIES = 50  # to find a place for an object, which otherwise is left out
+TRIES = 50  # to find a place for an object, or it is left out
 
 
 def make_scenes(images, labels, n_scenes, seed=0, size=128):
-    """Paste images at random on canvases: each scene is made of the seed and its own number alone.
+    """Paste images at random on canvases: each scene depends on the seed and its index alone.
 
     Args:
         images, labels: (N, H, W, C) uint8, square, and (N,), to choose from; those of one split only.
         n_scenes: how many scenes.
-        seed: of all that is random; two splits want two seeds, or their scenes have canvases and places in common.
+        seed: of all that is random; two splits need two seeds, or their scenes share canvases and places.
         size: height and width of a scene in pixels, at least that of the largest object.
 
     Returns:
@@ -30,14 +30,14 @@ def make_scenes(images, labels, n_scenes, seed=0, size=128):
         raise ValueError(f"size must be at least {largest}, the largest object, got {size}")
     if not len(images):
         raise ValueError("scenes need at least one image to paste, got none")
-    plans = [plan(len(images), images.shape[1], size, np.random.default_rng((seed, n))) for n in range(n_scenes)]
+    plans = [plan(len(images), images.shape[1], size, np.random.default_rng((seed, i))) for i in range(n_scenes)]
     objects = [(boxes.astype("float32"), labels[chosen].astype("int32")) for chosen, boxes in plans]
 
-    resized = {}  # (scene, number of the object): its pixels; all of one size together, which is fast
+    resized = {}  # (scene, object): its pixels; all of one size together, which is fast
     by_side = {}
     for scene, (chosen, boxes) in enumerate(plans):
-        for number, (image, box) in enumerate(zip(chosen, boxes, strict=True)):
-            by_side.setdefault(int(box[2] - box[0]), []).append((scene, number, image))
+        for i, (image, box) in enumerate(zip(chosen, boxes, strict=True)):
+            by_side.setdefault(int(box[2] - box[0]), []).append((scene, i, image))
     for side, places in by_side.items():
         pixels = images[[image for *_, image in places]].astype("float32")
         pixels = ops.convert_to_numpy(ops.image.resize(pixels, (side, side), antialias=True))
@@ -47,13 +47,13 @@ def make_scenes(images, labels, n_scenes, seed=0, size=128):
     for first in range(0, n_scenes, 100):
         scenes[first : first + 100] = canvases(range(first, min(first + 100, n_scenes)), seed, size, images.shape[3])
     for scene, (_, boxes) in enumerate(plans):
-        for number, (x1, y1, x2, y2) in enumerate(boxes):
-            scenes[scene, y1:y2, x1:x2] = resized[scene, number]
+        for i, (x1, y1, x2, y2) in enumerate(boxes):
+            scenes[scene, y1:y2, x1:x2] = resized[scene, i]
     return scenes, objects
 
 
 def plan(n_images, image_size, size, rng):
-    """Choose the images of a scene and their places: numbers (M,), boxes (M, 4) of whole pixels; the last is on top."""
+    """Choose the images of a scene and their places: indices (M,), boxes (M, 4) of whole pixels; the last is on top."""
     chosen, boxes = [], []
     for _ in range(rng.integers(N_OBJECTS[0], N_OBJECTS[1] + 1)):
         side = round(image_size * rng.uniform(*SCALES))
@@ -72,17 +72,17 @@ def covered(box, other):
     return sides.prod() / min((box[2:] - box[:2]).prod(), (other[2:] - other[:2]).prod())
 
 
-def canvases(numbers, seed, size, n_channels):
+def canvases(indices, seed, size, n_channels):
     """Return canvases of smooth noise under a texture: (N, size, size, n_channels), 0 to 255.
 
     Args:
-        numbers: of the scenes, N of them.
-        seed: of the noise, together with the number of the scene.
+        indices: of the scenes, N of them.
+        seed: of the noise, together with the index of the scene.
         size, n_channels: of the canvas.
     """
     smooth, texture = [], []
-    for number in numbers:
-        rng = np.random.default_rng((seed, number, 1))
+    for i in indices:
+        rng = np.random.default_rng((seed, i, 1))
         smooth.append(rng.uniform(0, 255, (5, 5, n_channels)))
         grain = rng.integers(size // 16, size // 2 + 1)  # from patches of 16 pixels to those of 2
         noise = rng.normal(0, rng.uniform(5, 40), (grain, grain, n_channels)).astype("float32")

@@ -17,25 +17,25 @@ STRATEGIES = (("hsv", "ctsf", 50), ("lab", "tsf", 100))
 FAST = tuple((space, measures, k) for k in (50, 100) for space in ("hsv", "lab") for measures in ("ctsf", "tsf"))
 
 
-def selective_search(image, strategies=STRATEGIES, min_side=8, most=None, seed=0):
+def selective_search(image, strategies=STRATEGIES, min_side=8, max_boxes=None, seed=0):
     """Return boxes in which an object may be, the most promising first.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3), or gray, (H, W) or (H, W, 1), pixels 0 to 255.
         strategies: a tuple of (color space, measures, k): "rgb", "hsv" or "lab"; some of the letters of "ctsf", color,
             texture, size and fill; and the k of the segmentation, for larger regions a larger one.
         min_side: boxes narrower or lower than that are left out.
-        most: how many boxes to return at most; None for all.
+        max_boxes: how many boxes to return at most; None for all.
         seed: of the random numbers in the ranking.
 
     Returns:
         (N, 4) float32, "xyxy" in pixels. No two are the same.
 
     Raises:
-        ValueError: the image is no (H, W, 3), or a color space or a measure is unknown.
+        ValueError: the image has another shape, such as with an alpha channel, or other pixels, such as 0 to 1; or a
+            color space or a measure is unknown.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"image must be (height, width, 3), got {image.shape}")
+    image = three_channels(image)
     rng, segmented = np.random.default_rng(seed), {}
     boxes, ranks = [], []
     for space, measures, k in strategies:
@@ -49,7 +49,24 @@ def selective_search(image, strategies=STRATEGIES, min_side=8, most=None, seed=0
     boxes = np.array(boxes, "float32").reshape(-1, 4)[np.argsort(ranks, kind="stable")]
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(1)]
     _, first = np.unique(boxes, axis=0, return_index=True)
-    return boxes[np.sort(first)][:most]
+    return boxes[np.sort(first)][:max_boxes]
+
+
+def three_channels(image):
+    """Return an image as (H, W, 3), a gray one as three equal channels; refuse what has no pixels of 0 to 255."""
+    image = np.asarray(image)
+    shape, is_integer = image.shape, np.issubdtype(image.dtype, np.integer)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or not image.size:
+        hint = ": leave out the alpha channel, image[..., :3]" * (len(shape) == 3 and shape[2] == 4)
+        raise ValueError(f"image must be (height, width, 3), or gray, (height, width), got {shape}{hint}")
+    lowest, highest = float(image.min()), float(image.max())
+    if not (0 <= lowest and highest <= 255):  # neither if one is nan
+        raise ValueError(f"image must have pixels of 0 to 255, got {lowest:g} to {highest:g}")
+    if not is_integer and 0 < highest <= 1:
+        raise ValueError(f"image must have pixels of 0 to 255, got {image.dtype} of 0 to 1: multiply it by 255")
+    return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def convert(image, space):
@@ -105,7 +122,7 @@ def segment(image, k, sigma=0.8, min_size=None):
         min_size: in pixels; k by default, as in selective search.
 
     Returns:
-        The number of the region of each pixel, 0 to one less than there are: (H, W) int.
+        The index of the region of each pixel, 0 to one less than there are: (H, W) int.
     """
     min_size = k if min_size is None else min_size
     height, width = image.shape[:2]
@@ -155,7 +172,7 @@ def group_regions(image, regions, measures="ctsf"):
 
     Args:
         image: (H, W, 3), 0 to 255.
-        regions: (H, W), the number of the region of each pixel, 0 to one less than there are.
+        regions: (H, W), the index of the region of each pixel, 0 to one less than there are.
         measures: which similarities to add, some of "c", color, "t", texture, "s", size, "f", fill.
 
     Returns:
@@ -172,8 +189,8 @@ def group_regions(image, regions, measures="ctsf"):
     texture = histograms(derivatives(image), regions, 10)
     rows, columns = np.indices(regions.shape)
     boxes = []
-    for number in range(n_regions):
-        inside = regions == number
+    for i in range(n_regions):
+        inside = regions == i
         y, x = rows[inside], columns[inside]
         boxes.append([x.min(), y.min(), x.max() + 1, y.max() + 1])
 
@@ -199,10 +216,10 @@ def group_regions(image, regions, measures="ctsf"):
         size.append(total)
         boxes.append(union(boxes[i], boxes[j]))
         touching = [pair for pair in similarities if i in pair or j in pair]
-        others = {n for pair in touching for n in pair} - {i, j}
+        others = {k for pair in touching for k in pair} - {i, j}
         for pair in touching:
             del similarities[pair]
-        similarities |= {(n, new): similarity(n, new) for n in others}
+        similarities |= {(k, new): similarity(k, new) for k in others}
     return boxes
 
 

@@ -1,11 +1,11 @@
-"""How the three detectors are trained, step by step; an interrupted run goes on within the step it was in.
+"""How the three detectors are trained, step by step; an interrupted run resumes within its step.
 
-Every detector begins with a network trained to tell single images apart, as those of the papers do with ImageNet's.
+Every detector begins with a network trained to classify single images, as those of the papers do with ImageNet's. A
+detector has no loss of its own, its steps have: so the models that are returned are not compiled.
 """
 
 import csv
 import math
-import time
 
 import numpy as np
 from keras import Input, Model, callbacks, layers, losses, optimizers, regularizers, utils
@@ -15,7 +15,7 @@ import boxes
 import fast_rcnn
 import faster_rcnn
 import rcnn
-import report
+import run
 from detect import N_PROPOSALS, PADDING
 from selective_search import selective_search
 
@@ -23,9 +23,9 @@ SIZE = 48  # of a warped region in pixels; objects of the scenes have 24 to 64
 MOMENTUM = 0.9  # of the papers
 WEIGHT_DECAY = 5e-4  # of the papers
 PRETRAINING_BATCH = 128
-WARMUP = 0.1  # the share of the steps in which the learning rate rises, from a tenth; then it falls along a cosine
-REGIONS_PER_SCENE = 64  # of 2 scenes 128, the batch of the papers
-FAST_BACKGROUND, FASTER_BACKGROUND = 0.1, 0.0  # the least IoU of a region that stands for the background
+WARMUP = 0.1  # the share of the updates in which the learning rate rises, from a tenth; then it falls along a cosine
+REGIONS_PER_SCENE = 64  # 128 of 2 scenes, the batch of the papers
+FAST_BACKGROUND, FASTER_BACKGROUND = 0.1, 0.0  # the least IoU with an object that makes a region background
 SIGMA_RPN = 3.0  # where the loss of anchors becomes linear: at 1 / 9
 SVM_SCENES = 500  # scenes whose regions the support vector machines learn from
 RIDGE_IOU = 0.6  # regions that the box regressors learn from overlap an object by more
@@ -37,19 +37,16 @@ def train_rcnn(args, splits, scenes, n_classes, mean, variance):
     proposals = {name: search(args, name, scenes[name][0]) for name in ("training", "validation")}
     network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], (SIZE, SIZE, 3), 1 + n_classes)
     for layer, source in zip(network.layers, pretrained.layers, strict=True):
-        if not isinstance(layer, layers.Dense):  # those begin anew, their feature maps are larger
+        if not isinstance(layer, layers.Dense):  # those start from random weights, their feature maps are larger
             layer.set_weights(source.get_weights())
-    n_batches = -(-len(scenes["training"][0]) // args.batch_size)
+    n_batches, n_regions = math.ceil(len(scenes["training"][0]) / args.batch_size), REGIONS_PER_SCENE * args.batch_size
     training, validation = (
-        batches.WarpedBatches(
-            *scenes[name], proposals[name], max(1, n_batches // divisor), REGIONS_PER_SCENE * args.batch_size,
-            SIZE, PADDING, args.seed, name == "training",
-        )
-        for name, divisor in (("training", 1), ("validation", 10))
+        batches.warped_batches(*scenes[name], proposals[name], n, n_regions, SIZE, PADDING, seed)
+        for name, n, seed in (("training", n_batches, args.seed), ("validation", max(1, n_batches // 10), None))
     )
-    outputs = network(pre_stem(images := Input((SIZE, SIZE, 3), dtype="uint8"), mean, variance))
-    batch = {"x": training, "validation_data": validation}
-    fit(args, "fine-tuning", network, Model(images, outputs), batch, "sparse_categorical_crossentropy")
+    images = Input((SIZE, SIZE, 3), name="images")
+    model = Model(images, network(pre_stem(images, mean, variance)))
+    fit(args, "fine-tuning", network, model, training, validation, "sparse_categorical_crossentropy")
 
     detector = rcnn.with_linear_models(network, n_classes)
     kept = args.output / "backup" / "linear_models.weights.h5"
@@ -57,9 +54,9 @@ def train_rcnn(args, splits, scenes, n_classes, mean, variance):
         detector.load_weights(kept)
     else:
         fit_linear_models(args, detector, scenes["training"], proposals["training"], n_classes, mean, variance)
-        report.write(kept, detector.save_weights)
+        run.write(kept, detector.save_weights)
     detector.name = "rcnn"
-    images = Input((SIZE, SIZE, 3), dtype="uint8", name="images")
+    images = Input((SIZE, SIZE, 3), name="images")
     return Model(images, detector(pre_stem(images, mean, variance)))
 
 
@@ -69,7 +66,7 @@ def fit_linear_models(args, detector, split, proposals, n_classes, mean, varianc
     The positives of a support vector machine are the objects of its class, its negatives the regions of the first
     SVM_SCENES scenes that hardly overlap one; a box regressor learns from the regions close to an object.
     """
-    images = Input((SIZE, SIZE, 3), dtype="uint8")
+    images = Input((SIZE, SIZE, 3), name="images")
     outputs = detector(pre_stem(images, mean, variance))
     network = Model(images, [outputs["fc7"], outputs["pool5"]])
 
@@ -79,7 +76,7 @@ def fit_linear_models(args, detector, split, proposals, n_classes, mean, varianc
     of_objects, kinds, of_close, close_kinds, deltas, of_regions, overlaps = [], [], [], [], [], [], []
     print("Features of the training scenes")
     bar = utils.Progbar(len(proposals), unit_name="scene")
-    for number, (scene, (truth, classes), found) in enumerate(zip(*split, proposals, strict=True)):
+    for i, (scene, (truth, classes), found) in enumerate(zip(*split, proposals, strict=True)):
         iou = boxes.iou(found, truth)
         is_close = iou.max(1, initial=0) > RIDGE_IOU
         if len(truth):
@@ -90,7 +87,7 @@ def fit_linear_models(args, detector, split, proposals, n_classes, mean, varianc
             of_close.append(features(scene, found[is_close])[1])
             close_kinds.append(classes[which])
             deltas.append(boxes.encode(found[is_close], truth[which]))
-        if number < SVM_SCENES and len(found):
+        if i < SVM_SCENES and len(found):
             of_regions.append(features(scene, found)[0])
             overlaps.append([iou[:, classes == k].max(1, initial=0) for k in range(n_classes)])
         bar.add(1)
@@ -124,10 +121,7 @@ def train_fast_rcnn(args, splits, scenes, n_classes, mean, variance):
     final = fast_rcnn.build(metaparameters, shape, 1 + n_classes, N_PROPOSALS)  # as many regions as there will be
     final.set_weights(network.get_weights())
     final.name = "fast_rcnn"
-    inputs = {
-        "images": Input(shape, dtype="uint8", name="images"),
-        "regions": Input((N_PROPOSALS, 4), name="regions"),
-    }
+    inputs = {"images": Input(shape, name="images"), "regions": Input((N_PROPOSALS, 4), name="regions")}
     return Model(inputs, final(inputs | {"images": pre_stem(inputs["images"], mean, variance)}))
 
 
@@ -160,29 +154,48 @@ def train_faster_rcnn(args, splits, scenes, n_classes, mean, variance):
     for layer in stem_of(final).layers:
         layer.trainable = True
     final.name = "faster_rcnn"
-    images = Input(shape, dtype="uint8", name="images")
+    images = Input(shape, name="images")
     return Model(images, final(pre_stem(images, mean, variance)))
 
 
-def pre_stem(inputs, mean, variance):
-    """Normalize images (N, H, W, 3), 0 to 255, to about zero mean and unit variance; unlike that of vgg/train.py alone.
-
-    Scenes are mirrored together with their boxes, in batches.py.
-    """
-    return layers.Normalization(mean=mean, variance=variance)(inputs)
-
-
 def pretrain(args, splits, n_classes, mean, variance):
-    """Train the small network of R-CNN to tell the single images apart, and return it."""
-    (x, y), validation = splits["training"], splits["validation"]
-    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], x.shape[1:], n_classes)
-    inputs = Input(x.shape[1:], dtype="uint8")
-    augmented = layers.RandomFlip("horizontal")(pre_stem(inputs, mean, variance))
-    augmented = layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant", interpolation="nearest")(augmented)
-    model, loss = Model(inputs, network(augmented)), "sparse_categorical_crossentropy"
-    batch = {"x": x, "y": y, "batch_size": PRETRAINING_BATCH, "validation_data": validation}
-    fit(args, "pre-training", network, model, batch, loss, None, args.pretraining_rate, args.pretraining_epochs)
+    """Train the small network of R-CNN to classify the single images, and return it.
+
+    Scenes are not augmented so: batches.py mirrors them together with their boxes.
+    """
+    shape = splits["training"][0].shape[1:]
+    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], shape, n_classes)
+    images = Input(shape, name="images")
+    model = Model(images, network(augmentation(pre_stem(images, mean, variance))))
+    training = run.batches(splits["training"], PRETRAINING_BATCH, args.seed)
+    validation = run.batches(splits["validation"], PRETRAINING_BATCH)
+    loss = "sparse_categorical_crossentropy"
+    epochs, learning_rate = args.pretraining_epochs, args.pretraining_rate
+    fit(args, "pre-training", network, model, training, validation, loss, None, learning_rate, epochs)
     return network
+
+
+# Copied from vgg/train.py
+def pre_stem(images, mean, variance):
+    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+
+    Args:
+        images: the images.
+        mean, variance: of each channel over the training images, (C,).
+    """
+    return layers.Normalization(mean=mean, variance=variance, name="normalization")(images)
+
+
+# Copied from vgg/train.py
+def augmentation(x, shift=4 / 32):
+    """Flip half of the images and shift all: (N, H, W, C), the same shape. He et al. 2015, section 4.2.
+
+    Args:
+        x: normalized images, so that the zeros that fill the border are the mean color.
+        shift: by how much of height and width at most; 4 of 32 pixels, as if padded by 4 and cropped.
+    """
+    x = layers.RandomFlip("horizontal")(x)
+    return layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(x)
 
 
 def begin_with(network, pretrained):
@@ -219,10 +232,10 @@ def search(args, name, scenes):
         path = args.output / "backup" / f"proposals_{name}_{first}.npz"
         if not path.exists():
             of_each = []
-            for number, scene in enumerate(scenes[first : first + 100], first):
-                of_each.append(selective_search(scene, most=N_PROPOSALS))
-                bar.update(number)
-            report.write(path, lambda path, of_each=of_each: np.savez(path, *of_each))
+            for i, scene in enumerate(scenes[first : first + 100], first):
+                of_each.append(selective_search(scene, max_boxes=N_PROPOSALS))
+                bar.update(i)
+            run.write(path, lambda path, of_each=of_each: np.savez(path, *of_each))
         with np.load(path) as arrays:
             found += [arrays[key] for key in arrays.files]
     bar.update(len(scenes))
@@ -231,69 +244,69 @@ def search(args, name, scenes):
 
 def propose(network, scenes, mean, variance):
     """Return what the region proposal network of a Faster R-CNN proposes: {"training": [(P, 4), ...], ...}."""
-    images = Input(network.input_shape[1:], dtype="uint8")
+    images = Input(network.input_shape[1:], name="images")
     proposals = Model(network.input, network.get_layer("proposals").output)
     model = Model(images, proposals(pre_stem(images, mean, variance)))
+
+    def predict(x):
+        return list(model.predict(run.Batches(len(x), 16, lambda chosen, rng: (x[chosen],))))
+
     print("Proposals for the training and validation scenes")
-    return {name: list(model.predict(scenes[name][0], 16)) for name in ("training", "validation")}
+    return {name: predict(scenes[name][0]) for name in ("training", "validation")}
 
 
 def fit_anchors(args, step, network, scenes, mean, variance):
     """Train the region proposal network of a Faster R-CNN, and its stem unless that is frozen: section 3.1.3."""
     names = ("objectness", "anchor_deltas")
     part = Model(network.input, {name: network.get_layer(name).output for name in names})
-    images = Input(network.input_shape[1:], dtype="uint8", name="images")
+    images = Input(network.input_shape[1:], name="images")
     model = Model({"images": images}, part(pre_stem(images, mean, variance)))
     anchors = np.array(network.get_layer("proposals").anchors, "float32")
     training, validation = (
-        batches.AnchorBatches(*scenes[name], anchors, args.batch_size, args.seed, name == "training")
-        for name in ("training", "validation")
+        batches.anchor_batches(*scenes[name], anchors, args.batch_size, seed)
+        for name, seed in (("training", args.seed), ("validation", None))
     )
     loss = {
         "objectness": losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
         "anchor_deltas": fast_rcnn.SmoothL1(SIGMA_RPN),
     }
-    fit(args, step, network, model, {"x": training, "validation_data": validation}, loss)
+    fit(args, step, network, model, training, validation, loss)
 
 
 def fit_regions(args, step, network, scenes, proposals, background, mean, variance):
     """Train the classifier of a Fast R-CNN on given regions, and its stem unless that is frozen: section 2.3.
 
-    The loss of the boxes is a mean over the regions of objects alone, where the paper's is one over all: hence its
-    weight, the share of these.
+    The loss of the boxes is a mean over the regions of objects alone, the paper's is one over all regions: hence its
+    weight, the share of objects.
     """
     _, n_regions, n_classes, _ = network.output["deltas"].shape
-    inputs = {
-        "images": Input(network.input["images"].shape[1:], dtype="uint8", name="images"),
-        "regions": Input((n_regions, 4), name="regions"),
-    }
+    shape = network.input["images"].shape[1:]
+    inputs = {"images": Input(shape, name="images"), "regions": Input((n_regions, 4), name="regions")}
     model = Model(inputs, network(inputs | {"images": pre_stem(inputs["images"], mean, variance)}))
     training, validation = (
-        batches.RegionBatches(
-            *scenes[name], proposals[name], n_classes - 1, args.batch_size, args.seed, name == "training",
-            n_regions, background,
+        batches.region_batches(
+            *scenes[name], proposals[name], n_classes - 1, args.batch_size, seed, n_regions, background
         )
-        for name in ("training", "validation")
+        for name, seed in (("training", args.seed), ("validation", None))
     )
     loss = {
         "classes": losses.SparseCategoricalCrossentropy(reduction="mean_with_sample_weight"),
         "deltas": fast_rcnn.SmoothL1(),
     }
-    batch = {"x": training, "validation_data": validation}
-    fit(args, step, network, model, batch, loss, {"classes": 1, "deltas": 0.25})
+    fit(args, step, network, model, training, validation, loss, {"classes": 1, "deltas": 0.25})
 
 
-def fit(args, step, network, model, batch, loss, loss_weights=None, learning_rate=None, epochs=None):
+def fit(args, step, network, model, training, validation, loss, loss_weights=None, learning_rate=None, epochs=None):
     """Train a model for one step, and keep the weights of the network that it is part of; skip a step that is done.
 
     Args:
-        args: the arguments of train.py.
+        args: the parsed command line.
         step: its name.
-        network: whose weights are kept.
+        network: the network whose weights are kept.
         model: the network or a part of it, behind the pre-stem.
-        batch: arguments of Model.fit, "x" among them.
+        training, validation: Batches.
         loss, loss_weights: arguments of Model.compile.
-        learning_rate, epochs: args.learning_rate and args.epochs by default.
+        learning_rate, epochs: by default those of args.
     """
     learning_rate, epochs = learning_rate or args.learning_rate, epochs or args.epochs
     backup = args.output / "backup"
@@ -301,49 +314,52 @@ def fit(args, step, network, model, batch, loss, loss_weights=None, learning_rat
     if kept.exists():
         network.load_weights(kept)
     else:
-        for layer in network.layers:
-            if isinstance(layer, (layers.Conv2D, layers.Dense)):  # not biases, not batch normalization
-                layer.kernel.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # gradient: WEIGHT_DECAY times the kernel
-        x = batch["x"]
-        n_steps = epochs * (len(x) if isinstance(x, utils.PyDataset) else -(-len(x) // batch["batch_size"]))
-        n_warmup = max(1, round(WARMUP * n_steps))
+        for variable in network.trainable_variables:
+            if variable.name == "kernel":  # not biases, not batch normalization
+                variable.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # gradient: WEIGHT_DECAY times the kernel
+        n_updates = epochs * len(training)
+        n_warmup = max(1, round(WARMUP * n_updates))
         schedule = optimizers.schedules.CosineDecay(
-            learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=learning_rate, warmup_steps=n_warmup
+            learning_rate / 10, max(1, n_updates - n_warmup), warmup_target=learning_rate, warmup_steps=n_warmup
         )
         model.compile(optimizers.SGD(schedule, MOMENTUM), loss, loss_weights)
         watchers = [
             callbacks.TerminateOnNaN(raise_error=True),
-            History(args.output / "history.csv", step),
+            run.Epochs(training, args.seed),
+            StepLog(args.output / "history.csv", step),
             callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False),
         ]
-        if isinstance(x, utils.PyDataset):  # as if never interrupted
-            watchers.append(callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: x.draw(epoch)))
         print(f"Step: {step}")
-        model.fit(**batch, epochs=epochs, callbacks=watchers)
-        report.write(kept, network.save_weights)
+        model.fit(training, epochs=epochs, validation_data=validation, shuffle=False, callbacks=watchers)
+        run.write(kept, network.save_weights)
     for path in (*backup.glob("latest.weights.h5*"), *backup.glob("training_metadata.json*")):
-        path.unlink()  # or the next step would go on from there
+        path.unlink()  # or the next step would resume from there
 
 
-class History(callbacks.Callback):
+class StepLog(callbacks.Callback):
     """Write a row of history.csv after each epoch: the step, its epoch, losses and seconds."""
 
     def __init__(self, path, step):
         super().__init__()
         self.path, self.step = path, step
 
-    def on_epoch_begin(self, epoch, logs=None):
-        """Start the clock."""
-        self.start = time.perf_counter()
-
     def on_epoch_end(self, epoch, logs=None):
-        """Write the row; the names of the columns first if there is no file yet."""
-        if not math.isfinite(logs["val_loss"]):
-            raise RuntimeError("NaN or Inf loss on the validation images")
+        """Write the row; before the first one, the names of the columns."""
+        columns = ("loss", "val_loss", "seconds")
         is_new = not self.path.exists()
         with open(self.path, "a", newline="") as file:
-            writer = csv.writer(file)
+            rows = csv.writer(file)
             if is_new:
-                writer.writerow(["step", "epoch", "loss", "val_loss", "seconds"])
-            seconds = time.perf_counter() - self.start
-            writer.writerow([self.step, epoch, logs["loss"], logs["val_loss"], f"{seconds:.3f}"])
+                rows.writerow(["step", "epoch", *columns])
+            rows.writerow([self.step, epoch, *(logs[name] for name in columns)])
+
+
+def read_history(args):
+    """Return history.csv as {column: values}; drops the duplicate epoch of an interrupted step."""
+    path = args.output / "history.csv"
+    if not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        rows = {(row["step"], row["epoch"]): row for row in csv.DictReader(file)}.values()
+    types = {"step": str, "epoch": int}
+    return {name: [types.get(name, float)(row[name]) for row in rows] for name in next(iter(rows), ())}

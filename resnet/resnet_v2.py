@@ -99,7 +99,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
 
     inputs = Input(input_shape, name="images")
-    x = stem(inputs, **metaparameters.get("stem", {}))
+    x = stem(inputs, n_filters, int(kernel_size), int(strides), pooling)
     x = learner(x, **in_learner)
     outputs = classifier(x, int(n_classes))
     stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "learner", "classifier"]

@@ -48,7 +48,7 @@ RESNEXT101_256 = (
 CIFAR10_STEM = {"n_filters": 64, "kernel_size": 3, "strides": 1, "pooling": False}
 SMALL_STEM = {"n_filters": 32, "kernel_size": 3, "strides": 1, "pooling": True}
 
-# n_filters are those of all branches together: cardinality times the "d" of the name, doubled from group to group.
+# n_filters counts all branches together: cardinality times the "d" of the name, doubled from group to group.
 METAPARAMETERS = {
     "resnext50_32x4d": {"cardinality": 32, "groups": (
         {"n_filters": 128, "n_filters_out": 256, "n_blocks": 3},

@@ -99,7 +99,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
     inputs = Input(input_shape, name="images")
     x = stem(inputs, n_filters, n_filters_out, int(kernel_size), int(strides), pooling, batch_normalization)
-    x = learner(x, **in_learner)
+    x = learner(x, **(in_learner | {"ratio": int(ratio)}))
     outputs = classifier(x, int(n_classes))
     stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
     return named_by_stage(inputs, outputs, stages)

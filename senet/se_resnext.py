@@ -22,7 +22,7 @@ from numbers import Integral
 
 from keras import Input, Model, config, layers, ops
 
-# n_filters are those of all branches together: cardinality times the "d" of the name, doubled from group to group.
+# n_filters counts all branches together: cardinality times the "d" of the name, doubled from group to group.
 METAPARAMETERS = {
     "se_resnext50_32x4d": {"cardinality": 32, "groups": (
         {"n_filters": 128, "n_filters_out": 256, "n_blocks": 3},

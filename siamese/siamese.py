@@ -187,7 +187,7 @@ def conv_relu(x, n_filters, kernel_size, padding="valid", batch_normalization=Fa
         initial_weights: "he_normal", or "koch", N(0, 0.01) and biases N(0.5, 0.01).
     """
     initial = initial_values(initial_weights, deviation=0.01)
-    x = layers.Conv2D(n_filters, kernel_size, padding=padding, use_bias=not batch_normalization, **initial)(x)
+    x = layers.Conv2D(n_filters, int(kernel_size), padding=padding, use_bias=not batch_normalization, **initial)(x)
     if batch_normalization:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)

@@ -1,37 +1,25 @@
-"""A function that stands in several files is the same text there, under a mark that names the file it came from.
+"""A function that stands in several files is the same text there, under a mark that names the file it comes from.
 
-`# Copied from vgg/train.py` above a function or class is a copy of it; on the first line of a file, of the whole file.
+`# Copied from vgg/train.py` above a function or class is a copy of it. A file whose first line is
+`# The same file in every folder.` is just that.
 """
 
 import ast
 import re
 
 import pytest
-from folders import FOLDERS, ROOT
+from folders import FOLDERS, ROOT, SHARED
 
-FILES = [path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
+FILES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in FOLDERS
+    for path in sorted((ROOT / folder).glob("*.py"))
+    if folder == "vgg" or path.name not in SHARED
+]
 MARK = re.compile(r"# Copied from (\S+)")
-# The same name for different things: these differ on purpose from folder to folder and from module to module.
-OWN = {"build", "stem", "learner", "group", "identity_block", "projection_block", "convolution", "classifier"}
-OWN |= {"auxiliary", "max_pooling", "conv_bn", "conv_relu"}
-# What a training program that does not classify has of its own.
-OTHER_TRAINING = {"main", "parse_arguments", "settings", "train"}
-# In these files alone: a training with several outputs, and a program that does not train.
-OWN_IN = {
-    "inception/train.py": {"train"},
-    "inception/report.py": {"BestModel", "plot_curves"},
-    "resnext/step_times.py": {"main", "parse_arguments", "refuse"},
-    "multilabel/train.py": OTHER_TRAINING,
-    "multilabel/report.py": {"BestModel", "write_results", "plot_curves"},
-    "siamese/train.py": OTHER_TRAINING,
-    "siamese/report.py": {"write_results"},
-    "autoencoder/train.py": {"main", "train", "pre_stem"},
-    "autoencoder/report.py": {"BestModel", "write_results", "plot_curves"},
-    "rcnn/train.py": OTHER_TRAINING,
-    "rcnn/training.py": {"pre_stem"},
-    "rcnn/report.py": {"write_results", "read_history", "save_history", "plot_curves"},
-    "rcnn/compare.py": {"main", "parse_arguments", "refuse"},
-}
+# The same name for what differs by architecture or by task.
+OWN = {"build", "stem", "learner", "group", "identity_block", "projection_block", "classifier", "auxiliary", "encoding"}
+OWN |= {"conv_relu", "conv_bn_relu", "convolution", "max_pooling", "inception_block", "main", "train", "pre_stem"}
 
 
 def definitions(path):
@@ -40,47 +28,44 @@ def definitions(path):
     found = {}
     for node in ast.parse("\n".join(lines)).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            mark = MARK.fullmatch(lines[node.lineno - 2])
-            found[node.name] = (mark and mark[1], "\n".join(lines[node.lineno - 1 : node.end_lineno]))
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            mark = MARK.fullmatch(lines[first - 2])
+            found[node.name] = (mark and mark[1], "\n".join(lines[first - 1 : node.end_lineno]))
     return found
 
 
-def whole_file_mark(path):
-    mark = MARK.fullmatch((ROOT / path).read_text().split("\n")[0])
-    return mark and mark[1]
+DEFINITIONS = {path: definitions(path) for path in FILES}
+MARKED = [(path, name) for path in FILES for name, (mark, _) in DEFINITIONS[path].items() if mark]
 
 
-MARKED = [(path, name) for path in FILES for name, (mark, _) in definitions(path).items() if mark]
-MARKED_FILES = [path for path in FILES if whole_file_mark(path)]
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_files_are_the_same_to_the_byte(name):
+    texts = {(ROOT / folder / name).read_bytes() for folder in FOLDERS}
+    assert len(texts) == 1 and texts.pop().startswith(b"# The same file in every folder.\n")
 
 
-def test_there_are_copies():
-    assert MARKED and MARKED_FILES
+def test_a_file_name_stands_for_one_text():
+    """Python keeps one module of a name, and people run two folders in one session."""
+    names = [path.split("/")[1] for path in FILES if not path.endswith("/train.py")]
+    assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("path, name", MARKED)
-def test_copied_functions_are_the_same(path, name):
-    mark, text = definitions(path)[name]
-    source_mark, source = definitions(mark)[name]
-    assert text == source
-    assert source_mark is None, f"{mark} has it from {source_mark}: name that file"
-    assert FOLDERS.index(mark.split("/")[0]) <= FOLDERS.index(path.split("/")[0])  # from an earlier folder
-
-
-@pytest.mark.parametrize("path", MARKED_FILES)
-def test_copied_files_are_the_same(path):
-    text = (ROOT / path).read_text().split("\n", 1)[1]
-    assert text == (ROOT / whole_file_mark(path)).read_text()
+def test_copied_functions_are_the_same():
+    assert len(MARKED) > 50
+    for path, name in MARKED:
+        mark, text = DEFINITIONS[path][name]
+        source_mark, source = DEFINITIONS[mark][name]
+        assert text == source, f"{name} of {path} is not that of {mark}"
+        assert source_mark is None, f"{name} of {path}: {mark} has it from {source_mark}, name that file"
+        assert FOLDERS.index(mark.split("/")[0]) <= FOLDERS.index(path.split("/")[0]), f"{path} copies a later folder"
 
 
 def test_no_copy_lacks_its_mark():
     originals = {}
     for path in FILES:
-        for name, (mark, text) in definitions(path).items():
-            if not mark and not whole_file_mark(path):
+        for name, (mark, text) in DEFINITIONS[path].items():
+            if not mark:
                 originals.setdefault(name, []).append((text, path))
     for name, found in originals.items():
-        if name not in OWN:
-            anew = [path for _, path in found if name not in OWN_IN.get(path, ())]
-            assert len(anew) <= 1, f"{name} is written anew in {anew}: copy and mark it"
+        assert name in OWN or len(found) == 1, f"{name} is written again in {[path for _, path in found]}"
         assert len({text for text, _ in found}) == len(found), f"{name}: a copy without its mark among {found}"

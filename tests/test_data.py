@@ -1,11 +1,18 @@
-"""The images: where they come from, how they are split, and what is said when they cannot be had."""
+"""The images: where they come from, how they are split, and what is said when they are missing or invalid."""
+
+import hashlib
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
 
 import numpy as np
 import pytest
-from folders import FOLDERS, load
+from folders import ROOT, load
 
-# data.py is the same file in every folder, by test_copies.py
-data = load(f"{FOLDERS[0]}/data.py")
+data = load("vgg/data.py")  # the same file in every folder, by test_copies.py
 FILES = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
 
 
@@ -70,7 +77,10 @@ def test_spoilt_files_are_named(how, name, binary_files, tmp_path):
     with pytest.raises(data.DataError, match=name) as error:
         data.load(tmp_path)
     assert "\n" not in str(error.value)
-    said = {"mislabelled": "0 to 9, got 17", "short": "got 30,726,927 bytes", "empty": "got 0 bytes"}.get(how, "cannot")
+    said = {
+        "mislabelled": "from 0 to 9, got 17", "short": "got 30,726,927 bytes", "empty": "got 0 bytes",
+        "missing": f"lacks {name}", "a folder": "cannot be read",
+    }[how]
     assert said in str(error.value)
 
 
@@ -93,7 +103,7 @@ def test_the_split_is_45000_and_5000_by_the_seed(binary_files):
 
 @pytest.mark.parametrize("limit", [1, 9, 100, 4_500])
 def test_limit_is_the_number_of_images_to_train_on(limit):
-    splits, _ = load(f"{FOLDERS[0]}/train.py").data.load("synthetic", limit)  # which draws once for all of these
+    splits, _ = load("vgg/train.py").data.load("synthetic", limit)  # which draws once for all of these
     assert len(splits["training"][1]) == limit
     assert len(splits["validation"][1]) == max(1, limit // 9)
     assert len(splits["test"][1]) == min(limit, 1_000)
@@ -123,30 +133,95 @@ def test_synthetic_images_are_not_trivial():
     assert (guesses == labels[4_000:]).mean() < 0.3
 
 
-def test_the_mirror_fills_the_cache_and_its_hash_is_checked(monkeypatch):
+@pytest.mark.parametrize(
+    "names, held",
+    [
+        ((), "the folder holds nothing"),
+        (("data_batch_1", "test_batch", "batches.meta"), "the folder holds batches.meta, data_batch_1, test_batch"),
+        (("cifar-10-binary.tar.gz",), "the folder holds cifar-10-binary.tar.gz"),
+        (("airplane/1.png", "bird/2.png"), "the folder holds airplane, bird"),
+        (tuple("abcdefg"), "the folder holds a, b, c, d, e, ..."),
+    ],
+)
+def test_a_folder_of_something_else_is_refused_with_what_it_holds(names, held, tmp_path):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(data.DataError) as error:
+        data.load(tmp_path)
+    assert "lacks data_batch_1.bin: --data needs the binary version of CIFAR-10" in str(error.value)
+    assert held in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """An archive as CIFAR-10's python version is one, of random pixels; its sha256."""
+    path = tmp_path_factory.mktemp("origin") / "cifar-10-python.tar.gz"
+    rng, contents = np.random.default_rng(0), io.BytesIO()
+    with tarfile.open(fileobj=contents, mode="w:gz", compresslevel=1) as tar:
+        for i, name in enumerate([f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]):
+            pixels = np.full((10_000, 3_072), i, "uint8")
+            pixels[:, 0] = rng.integers(0, 256, 10_000)
+            batch = pickle.dumps({b"data": pixels, b"labels": [i] * 10_000})
+            entry = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            entry.size = len(batch)
+            tar.addfile(entry, io.BytesIO(batch))
+    path.write_bytes(contents.getvalue())
+    return path, hashlib.sha256(contents.getvalue()).hexdigest()
+
+
+def test_the_archive_is_downloaded_once_and_read_without_extracting(archive, monkeypatch, tmp_path):
+    path, sha256 = archive
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(data, "MIRROR", path.as_uri())
+    monkeypatch.setattr(data, "ORIGIN", "file:///no/such/file")
+    monkeypatch.setattr(data, "SHA256", sha256)
+    for _ in range(2):
+        (images, labels), (_, test_labels) = data.download()
+        assert images.shape == (50_000, 32, 32, 3) and images.dtype == "uint8" and labels.dtype == "int32"
+        assert (labels == np.repeat(np.arange(5), 10_000)).all() and (test_labels == 5).all()
+        assert (images[:, 5, 5, 1] == labels).all()
+        assert [file.name for file in (tmp_path / "datasets").iterdir()] == ["cifar-10-batches-py-target_archive"]
+        monkeypatch.setattr(data, "MIRROR", "file:///no/such/file")  # the second time it is in the cache
+    kept = tmp_path / "datasets" / "cifar-10-batches-py-target_archive"
+    kept.write_bytes(kept.read_bytes() + b"!")  # what does not have the hash is never unpickled
+    with pytest.raises(data.DataError, match="could not be downloaded"):
+        data.download()
+    monkeypatch.setattr(data, "ORIGIN", path.as_uri())
+    assert len(data.download()[0][1]) == 50_000  # the origin serves when the mirror fails
+
+
+@pytest.mark.slow
+def test_four_runs_at_once_fill_one_cache(archive, tmp_path):
+    path, sha256 = archive
+    script = (
+        f"import sys; sys.path.insert(0, 'vgg'); import data; data.MIRROR = {path.as_uri()!r}; "
+        f"data.SHA256 = {sha256!r}; print(len(data.download()[0][1]))"
+    )
+    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment, text=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    for process in processes:
+        printed, errors = process.communicate()
+        assert process.returncode == 0 and printed.strip().endswith("50000"), errors
+    assert [file.name for file in (tmp_path / "datasets").iterdir()] == ["cifar-10-batches-py-target_archive"]
+
+
+def test_without_a_network_one_sentence_says_what_to_do(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(data.utils, "get_file", lambda *args, **kwargs: asked.append((args, kwargs)))
-    x, y = np.zeros((3, 32, 32, 3), "uint8"), np.array([[1], [2], [3]], "uint8")
-    monkeypatch.setattr(data.datasets.cifar10, "load_data", lambda: ((x, y), (x, y)))
-    (_, labels), _ = data.download()
-    assert labels.shape == (3,) and labels.dtype == "int32"
-    (args, kwargs), = asked
-    assert args == ("cifar-10-batches-py-target",)  # Keras' own name for it in its cache
-    assert kwargs["file_hash"] == "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
-
-def test_without_a_network_one_sentence_says_what_to_do(monkeypatch):
-    asked = []
-
-    def fails(*args, **kwargs):
-        asked.append(args)
+    def fails(name, origin, **kwargs):
+        asked.append(origin)
         raise Exception("URL fetch failure")
 
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(data.utils, "get_file", fails)
-    monkeypatch.setattr(data.datasets.cifar10, "load_data", fails)
     with pytest.raises(data.DataError) as error:
         data.load("cifar10")
-    assert len(asked) == 2  # the mirror, then Keras' origin
+    assert asked == [data.MIRROR, data.ORIGIN]
     sentence = str(error.value)
-    assert "URL fetch failure" in sentence and "\n" not in sentence
-    assert "~/.keras/datasets" in sentence and "--data synthetic" in sentence
+    assert "URL fetch failure" in sentence and "--data synthetic" in sentence and "cifar-10-python.tar.gz at" in sentence
+    assert str(tmp_path / "datasets" / "cifar-10-batches-py-target_archive") in sentence and "\n" not in sentence
