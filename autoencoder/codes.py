@@ -1,12 +1,16 @@
-"""Three codes that need no network, to compare an autoencoder with: the mean image, a smaller image, and PCA.
+"""What an autoencoder is compared with, three codes that need no network; its scores, and pictures of reconstructions.
 
-Images are (N, H, W, C) float32, 0 to 1, here and in what the functions return, the reconstructions.
+The codes are the mean image, a smaller image, and PCA. Images are (N, H, W, C) float32, 0 to 1, if nothing else is
+said, here and in what the functions return, the reconstructions.
 """
 
 import math
 
 import numpy as np
 from keras import ops
+from matplotlib.figure import Figure
+
+import run
 
 
 def mean_image(training, images):
@@ -49,3 +53,110 @@ def pca(training, images, n_numbers):
         directions = np.linalg.eigh(centered.T @ centered)[1][:, ::-1].T[:n_numbers]  # the largest eigenvalue first
     code = (images.reshape(len(images), -1) - mean) @ directions.T  # (N, n_numbers)
     return (code @ directions + mean).reshape(images.shape)
+
+
+def reconstructions(model, splits, n_numbers):
+    """Return the test images as the model and the codes of at most n_numbers reconstruct them: {name: (N, H, W, C)}.
+
+    Args:
+        model: from pixels to reconstructions.
+        splits: {"training": (images, labels), "test": (images, labels)}, pixels 0 to 255.
+        n_numbers: the size of the model's code.
+    """
+    training, test = (splits[name][0] / np.float32(255) for name in ("training", "test"))
+    return {
+        "autoencoder": model.predict(run.batches(splits["test"], 256), verbose=0),
+        "mean image": mean_image(training, test),
+        "scaled image": scaled_image(test, n_numbers),
+        "PCA": pca(training, test, n_numbers),
+    }
+
+
+def errors(model, splits, reconstructed):
+    """Return the errors of the model on the validation images, and of all reconstructions of the test images.
+
+    Args:
+        model: from pixels to reconstructions.
+        splits: {"validation": (images, labels), "test": (images, labels)}, pixels 0 to 255.
+        reconstructed: the test images, from `reconstructions`.
+
+    Returns:
+        {"validation_mse": ..., "test_mse": {name: ...}, "test_psnr": {name: ...}}.
+    """
+    validation, test = (splits[name][0] / np.float32(255) for name in ("validation", "test"))
+    found = {name: mse_and_psnr(test, images) for name, images in reconstructed.items()}
+    return {
+        "validation_mse": mse_and_psnr(validation, model.predict(run.batches(splits["validation"], 256), verbose=0))[0],
+        "test_mse": {name: mse for name, (mse, _) in found.items()},
+        "test_psnr": {name: psnr for name, (_, psnr) in found.items()},
+    }
+
+
+def mse_and_psnr(images, reconstructions):
+    """Return the mean squared error of all images together, and the peak signal-to-noise ratio in decibels.
+
+    Args:
+        images, reconstructions: (N, H, W, C), 0 to 1; reconstructions beyond that are clipped, as a screen would.
+    """
+    mse = float(np.mean((images - reconstructions.clip(0, 1)) ** 2, dtype="float64"))
+    return mse, -10 * math.log10(mse) if mse else math.inf
+
+
+def between(model, network, left, right, n_points=10):
+    """Decode points on the straight line between the codes of two images: (n_points, H, W, C), 0 to 1.
+
+    Args:
+        model: from pixels to reconstructions, with the layers "normalization" before the network and "restore" after.
+        network: the autoencoder in it, of the models "encoder" and "decoder".
+        left, right: two images (H, W, C), pixels 0 to 255.
+        n_points: how many images, from the reconstruction of the left one to that of the right.
+    """
+    normalized = model.get_layer("normalization")(np.stack([left, right]))
+    ends = network.get_layer("encoder").predict(normalized, verbose=0)
+    share = np.linspace(0, 1, n_points).reshape(-1, 1, 1, 1)
+    points = (1 - share) * ends[0] + share * ends[1]  # (n_points, H / 2^layers, W / 2^layers, depth of the code)
+    images = model.get_layer("restore")(network.get_layer("decoder").predict(points, verbose=0))
+    return ops.convert_to_numpy(images)
+
+
+def error_curves(history):
+    """Return a figure of the mean squared error that is minimized, and the same as PSNR, over the epochs."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    epochs = range(1, len(history["loss"]) + 1)
+    errors, ratios = figure.subplots(1, 2)
+    for name, label in (("loss", "training"), ("val_loss", "validation")):
+        errors.semilogy(epochs, history[name], ".-", label=label)
+        ratios.plot(epochs, -10 * np.log10(history[name]), ".-", label=label)
+    errors.set(xlabel="epoch", ylabel="mean squared error")
+    ratios.set(xlabel="epoch", ylabel="PSNR in dB")
+    for axes in (errors, ratios):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def reconstructions_figure(model, network, images, reconstructed, psnr):
+    """Return a figure of ten test images, their reconstructions, and images decoded between the codes of two.
+
+    Args:
+        model, network: see `between`.
+        images: the test images (N, H, W, 3), pixels 0 to 255.
+        reconstructed: the test images, from `reconstructions`.
+        psnr: {name: of its reconstructions}.
+    """
+    rows = {"original": images[:10] / 255}
+    rows |= {f"{name}\n{psnr[name]:.1f} dB": reconstructed[name][:10] for name in reconstructed}
+    for i in range(3):
+        left, right = images[2 * i : 2 * i + 2] if len(images) > 5 else images[[0, -1]]
+        rows[f"between two\n{i + 1}"] = between(model, network, left, right)
+
+    figure = Figure(figsize=(12, 10), layout="constrained")
+    figure.suptitle("test images, their reconstructions, and images decoded between the codes of two")
+    for axes_of_row, (name, in_row) in zip(figure.subplots(len(rows), 10), rows.items(), strict=True):
+        for axes in axes_of_row:
+            axes.set(xticks=[], yticks=[], frame_on=False)
+        for axes, image in zip(axes_of_row, in_row, strict=False):
+            axes.imshow(image.clip(0, 1))
+        axes_of_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    return figure

@@ -98,8 +98,8 @@ def build(metaparameters, input_shape=(299, 299, 3), n_classes=1000, auxiliary=F
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of dictionaries of the
             arguments of `group`, and optionally `stem`, a dictionary of the arguments of `stem`.
-        input_shape: (H, W, C), H and W None for any size; the ImageNet stem makes 35 of 299, grid reductions 17 and 8.
-            The auxiliary classifier needs a fixed size.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem turns 299 into 35, the grid reductions
+            into 17 and 8. The auxiliary classifier needs a fixed size.
         n_classes: at least 2.
         auxiliary: whether to add the auxiliary classifier, for training. The outputs are then {"main", "auxiliary_1"},
             each (N, n_classes); `Model(model.input, model.output["main"])` is the network alone.
@@ -122,7 +122,9 @@ def build(metaparameters, input_shape=(299, 299, 3), n_classes=1000, auxiliary=F
                 raise ValueError(f'block must be "a", "b" or, without grid reduction, "c", got {in_group}')
             block, grid_reduction = functions_of(kind)
             calls = [(block, in_block) for in_block in blocks if in_block is not None]
-            for function, arguments in calls + [(grid_reduction, in_reduction)] * bool(in_reduction):
+            if in_reduction:
+                calls.append((grid_reduction, in_reduction))
+            for function, arguments in calls:
                 inspect.signature(function).bind(None, **arguments)
                 sizes += arguments.values()
     except TypeError as error:

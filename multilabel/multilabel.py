@@ -113,35 +113,6 @@ def build(metaparameters, input_shape=(32, 32, 3), classes=(("kind", 10), ("real
     return Model(inputs, outputs)
 
 
-def classifier(x, classes):
-    """The mean of each feature map, then for each group of classes a dense layer with a softmax, side by side.
-
-    The loss is the sum of the groups' cross-entropies, so all groups train the backbone together.
-
-    Args:
-        x: feature maps (N, H, W, C).
-        classes: {name of a group: its number of classes}.
-
-    Returns:
-        {name of a group: class probabilities (N, its number of classes)}.
-    """
-    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
-    return {
-        name: layers.Dense(int(n_classes), activation="softmax", kernel_initializer="he_normal", name=name)(x)
-        for name, n_classes in classes.items()
-    }
-
-
-def multi_hot_classifier(x, n_classes):
-    """The mean of each feature map, then a sigmoid for each class: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    A softmax shares a sum of 1 among the classes; a sigmoid says of each class alone whether the image shows it. The
-    targets are multi-hot, 1 for each class in the image, and the loss is the binary cross-entropy.
-    """
-    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
-    return layers.Dense(n_classes, activation="sigmoid", kernel_initializer="he_normal")(x)
-
-
 # Copied from resnet/resnet_basic.py
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
@@ -230,6 +201,35 @@ def zero_padding(x, n_filters, strides):
     """
     x = x[:, ::strides, ::strides]
     return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, n_filters - x.shape[-1])))
+
+
+def classifier(x, classes):
+    """The mean of each feature map, then for each group of classes a dense layer with a softmax, side by side.
+
+    The loss is the sum of the groups' cross-entropies, so all groups train the backbone together.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        classes: {name of a group: its number of classes}.
+
+    Returns:
+        {name of a group: class probabilities (N, its number of classes)}.
+    """
+    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
+    return {
+        name: layers.Dense(int(n_classes), activation="softmax", kernel_initializer="he_normal", name=name)(x)
+        for name, n_classes in classes.items()
+    }
+
+
+def multi_hot_classifier(x, n_classes):
+    """The mean of each feature map, then a sigmoid for each class: (N, H, W, C) -> class probabilities (N, n_classes).
+
+    A softmax shares a sum of 1 among the classes; a sigmoid says of each class alone whether the image shows it. The
+    targets are multi-hot, 1 for each class in the image, and the loss is the binary cross-entropy.
+    """
+    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
+    return layers.Dense(n_classes, activation="sigmoid", kernel_initializer="he_normal")(x)
 
 
 # Copied from resnet/resnet_v1.py

@@ -72,7 +72,7 @@ def mosaics(images, labels, chosen, n_classes):
     return whole, shown
 
 
-def batches(task, split, classes, batch_size, seed=None):
+def examples(task, split, classes, batch_size, seed=None):
     """Return `run.Batches` of a split, shuffled if there is a seed.
 
     A mosaic is made of four images that follow each other, so every epoch that is shuffled has other mosaics, and
@@ -110,11 +110,11 @@ def scores(model, task, splits, classes):
         splits: {"validation": (images, labels), "test": (images, labels)}, images (N, H, W, C), pixels 0 to 255.
         classes: the names of the kinds.
     """
-    validation, test = (batches(task, splits[name], classes, 256) for name in ("validation", "test"))
+    validation, test = (examples(task, splits[name], classes, 256) for name in ("validation", "test"))
     found = {
         f"{split}_{name}": float(value)
-        for split, examples in (("validation", validation), ("test", test))
-        for name, value in model.evaluate(examples, verbose=0, return_dict=True).items()
+        for split, batches in (("validation", validation), ("test", test))
+        for name, value in model.evaluate(batches, verbose=0, return_dict=True).items()
     }
     if task == "groups":
         return {"classes": {name: list(group) for name, group in groups(classes).items()}, **found}
@@ -194,7 +194,7 @@ def predictions_figure(model, task, split, classes):
         classes: the names of the kinds.
     """
     n_images, draw = {"groups": (32, groups_figure), "mosaic": (60, mosaics_figure)}[task]
-    images, answers = batches(task, split, classes, n_images)[0]
+    images, answers = examples(task, split, classes, n_images)[0]
     return draw(images, answers, model.predict(images, verbose=0), classes)
 
 

@@ -23,7 +23,7 @@ EPOCHS = 15  # 15 to 25 minutes on 2 cores
 BATCH_SIZE = 128  # images, section 4.2 of ResNet's paper; so 32 mosaics
 LEARNING_RATE = 0.1  # section 4.2
 MOMENTUM = 0.9  # section 3.4; in Nesterov's form, as in fb.resnet.torch
-WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for more than ten times as many epochs
+WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for twelve times as many epochs
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; the first gradients are too rough for all of it
 LOSS_WEIGHTS = {"kind": 1.0, "realm": 0.5, "alive": 0.5, "outline": 0.5, "filled": 0.5}  # the kind is the hardest
 MONITOR = {"groups": "val_kind_accuracy", "mosaic": "val_macro_f1"}  # the kind decides the other groups
@@ -79,8 +79,8 @@ def train(args, splits, classes):
         classes: the names of the classes.
     """
     x, _ = splits["training"]
-    training = tasks.batches(args.task, splits["training"], classes, args.batch_size, args.seed)
-    validation = tasks.batches(args.task, splits["validation"], classes, args.batch_size)
+    training = tasks.examples(args.task, splits["training"], classes, args.batch_size, args.seed)
+    validation = tasks.examples(args.task, splits["validation"], classes, args.batch_size)
     input_shape = training[0][0].shape[1:]  # (H, W, C), or of mosaics (2H, 2W, C)
     build, metaparameters = MODELS[args.model]
     n_classes = {name: len(group) for name, group in tasks.groups(classes).items()}
@@ -89,7 +89,8 @@ def train(args, splits, classes):
     images = Input(input_shape, name="images")
     normalized = pre_stem(images, x.mean((0, 1, 2)), x.var((0, 1, 2)))
     kept = Model(images, network(normalized))  # to be used: pixels in, nothing random
-    trained = Model(images, network(augmentation(normalized, shift=4 / input_shape[0])))  # the same layers and weights
+    augmented = augmentation(normalized, shift=4 / input_shape[0])  # 4 pixels, of 32 or of a mosaic's 64
+    trained = Model(images, network(augmented))  # the same layers, the same weights
 
     for variable in network.trainable_variables:
         if variable.name == "kernel":  # not biases, not batch normalization

@@ -113,6 +113,23 @@ def build(metaparameters, input_shape=(600, 1000, 3), n_classes=21):
     return Model(inputs, {"regions": regions, **outputs})
 
 
+# Copied from rcnn/fast_rcnn.py
+def stem(inputs, groups, batch_normalization=False):
+    """All convolutions of a VGG: images (N, H, W, C) to feature maps (N, H / 2^(groups - 1), W / ..., n_filters).
+
+    Args:
+        inputs: images (N, H, W, C).
+        groups: a tuple of {"n_layers", "n_filters"}; the pooling of the last is left out, RoI pooling has its place.
+        batch_normalization: whether batch normalization follows each convolution.
+    """
+    *groups, last = groups
+    x = inputs
+    for metaparameters in groups:
+        x = group(x, **metaparameters, batch_normalization=batch_normalization)
+    x = group(x, **last, batch_normalization=batch_normalization, pooling=False)
+    return layers.Identity(name="feature_maps")(x)  # a name, by which the stem can be cut off
+
+
 def learner(x, image_size, strides=16, n_filters=512, anchors=None, proposals=None, pooled_size=7):
     """The region proposal network, its proposals, and RoI pooling: feature maps to one small map for each proposal.
 
@@ -230,23 +247,6 @@ class Proposals(layers.Layer):
         """Return the arguments."""
         names = ("anchors", "image_size", "n_before", "n_proposals", "threshold", "min_size")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-# Copied from rcnn/fast_rcnn.py
-def stem(inputs, groups, batch_normalization=False):
-    """All convolutions of a VGG: images (N, H, W, C) to feature maps (N, H / 2^(groups - 1), W / ..., n_filters).
-
-    Args:
-        inputs: images (N, H, W, C).
-        groups: a tuple of {"n_layers", "n_filters"}; the pooling of the last is left out, RoI pooling has its place.
-        batch_normalization: whether batch normalization follows each convolution.
-    """
-    *groups, last = groups
-    x = inputs
-    for metaparameters in groups:
-        x = group(x, **metaparameters, batch_normalization=batch_normalization)
-    x = group(x, **last, batch_normalization=batch_normalization, pooling=False)
-    return layers.Identity(name="feature_maps")(x)  # a name, by which the stem can be cut off
 
 
 # Copied from rcnn/fast_rcnn.py

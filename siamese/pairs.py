@@ -36,7 +36,7 @@ def hold_out(splits, n_classes, n_held_out, n_ways, seed):
             raise data.DataError(f"pairs need images of two classes, the {name} images have {found}: raise --limit")
     found = len(np.unique(labels[one_shot]))
     if found < n_ways:
-        raise data.DataError(f"{n_ways} ways need test images of as many classes, got {found}: raise --limit, or lower --ways")
+        raise data.DataError(f"{n_ways} ways need test images of as many classes, got {found}: raise --limit")
     return kept, (images[one_shot], labels[one_shot])
 
 

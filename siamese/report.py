@@ -98,12 +98,13 @@ def curves(history):
     figure = Figure(figsize=(10, 4), layout="constrained")
     scores = [name for name in history if f"val_{name}" in history and not name.endswith("loss")]
     epochs = range(1, len(history["loss"]) + 1)
-    for axes, names in zip(figure.subplots(1, 2), (["loss"], scores), strict=True):
+    panels = (["loss"], "loss with weight decay"), (scores, scores[0] if len(scores) == 1 else "score")
+    for axes, (names, ylabel) in zip(figure.subplots(1, 2), panels, strict=True):
         for i, name in enumerate(names):
             label = "" if len(names) == 1 else f", {name.replace('_', ' ')}"
             axes.plot(epochs, history[name], "--", color=f"C{i}", label=f"training{label}")
             axes.plot(epochs, history[f"val_{name}"], ".-", color=f"C{i}", label=f"validation{label}")
-        axes.set(xlabel="epoch", ylabel=names[0] if len(names) == 1 else "score")
+        axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -118,12 +119,13 @@ def predictions(images, labels, predicted, classes):
         labels, predicted: (N,), numbers of classes.
         classes: the names of the classes.
     """
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = Figure(figsize=(12, 8.5))
     figure.suptitle("predictions on test images, the wrong ones in red")
+    figure.subplots_adjust(0.01, 0.01, 0.99, 0.9, hspace=0.2)
     for axes in figure.subplots(5, 8).flat:
         axes.axis("off")
     for axes, image, label, guess in zip(figure.axes, images, labels, predicted, strict=False):
         axes.imshow(image)
         text = classes[guess] if guess == label else f"{classes[guess]}, is {classes[label]}"
-        axes.set_title(text, fontsize=9, color="black" if guess == label else "red", parse_math=False)
+        axes.set_title(text, fontsize=8, color="black" if guess == label else "red", parse_math=False)
     return figure

@@ -69,8 +69,8 @@ def main():
         "--trials", metavar="N", type=run.whole(1, 10_000), default=1_000,
         help="default 1000: one-shot trials; the paper has 400",
     )
-    max_ways = parser.parse_known_args()[0].held_out_classes or 10  # of CIFAR-10's, or of the synthetic ones
-    parser.set_defaults(ways=max_ways)
+    max_ways = parser.parse_known_args()[0].held_out_classes or 10
+    parser.set_defaults(ways=max_ways)  # now, since run.parse compares the flags with those of an earlier run
     args = run.parse(parser, folder=lambda args: args.model + f"_held_out_{max_ways}" * (args.held_out_classes > 0))
     if args.ways > max_ways:
         parser.error(f"--ways must be at most {max_ways}, the classes of the one-shot trials, got {args.ways}")
@@ -90,7 +90,7 @@ def main():
     figures = {"predictions.png": pairs.pairs_figure(left, right, same, similarity)}
     report.write(args, run.history(args), scores, figures)
     print(f"{scores['test_accuracy']:.2%} of {scores['test_pairs']} test pairs are classified correctly, and "
-          f"{scores['one_shot_accuracy']:.2%} of {args.trials} {args.ways}-way one-shot trials (chance {1 / args.ways:.2%}).")
+          f"{scores['one_shot_accuracy']:.2%} of {args.trials} one-shot trials (by chance {1 / args.ways:.2%}).")
 
 
 def train(args, splits):

@@ -36,7 +36,7 @@ def clone(tmp_path_factory):
     return where
 
 
-@pytest.fixture(scope="session", params=FOLDERS)
+@pytest.fixture(scope="session", params=[pytest.param(folder, marks=pytest.mark.slow) for folder in FOLDERS])
 def finished(request, tmp_path_factory):
     """A folder copied out, alone, and trained there for seconds by the command in its README.
 

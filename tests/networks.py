@@ -11,3 +11,146 @@ INCEPTION = {
     "groups": ((BLOCK, None, BLOCK), (BLOCK,)),
     "stem": {"n_filters": 8, "n_filters_out": 16, "kernel_size": 3, "strides": 1, "pooling": False},
 }
+INCEPTION_V3 = {
+    "groups": (
+        {
+            "block": "a",
+            "blocks": ({"n_1x1": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_pool": 4},),
+            "grid_reduction": {"n_3x3": 8, "n_double_3x3_reduce": 4, "n_double_3x3": 8},
+        },
+        {
+            "block": "b",
+            "blocks": ({"n_filters": 8, "n_7x7": 4}, None),
+            "grid_reduction": {"n_filters": 4, "n_3x3": 8},
+        },
+        {"block": "c", "blocks": ({"n_1x1": 8, "n_3x3": 4, "n_double_3x3_reduce": 4, "n_pool": 4},)},
+    ),
+    "stem": {
+        "n_filters": 4, "n_filters_reduce": 8, "n_filters_out": 16, "strides": 1, "padding": "same", "pooling": False,
+    },
+}
+SE_INCEPTION = INCEPTION | {"groups": ((BLOCK, BLOCK), (BLOCK,)), "ratio": 4}
+FIRE = {"n_squeeze": 4, "n_1x1": 8, "n_3x3": 8}
+FIRES = {"groups": ((FIRE, FIRE), (FIRE, FIRE | {"n_3x3": 12})), "stem": {"n_filters": 8}}
+SIAMESE = {
+    "stem": {"n_filters": 8, "kernel_size": 3},
+    "groups": (
+        {"n_layers": 2, "n_filters": 16, "kernel_size": 3},
+        {"n_layers": 1, "n_filters": 16, "kernel_size": 2, "pooling": False},
+    ),
+    "n_units": 32,
+}
+DETECTOR = {"groups": LAYERS, "pooled_size": 3, "n_units": (32,)}
+PROPOSALS = {
+    "n_filters": 16,
+    "anchors": {"scales": (0.5, 1), "ratios": (1, 2)},
+    "proposals": {"n_proposals": 20, "min_size": 4},
+}
+SMALL = {  # name: (module, metaparameters)
+    "vgg": ("vgg/vgg.py", {"groups": LAYERS, "n_units": (32,)}),
+    "vgg with batch normalization": ("vgg/vgg.py", {"groups": LAYERS, "n_units": (), "batch_normalization": True}),
+    "resnet_v1": ("resnet/resnet_v1.py", {"groups": GROUPS}),
+    "resnet_v1_5": ("resnet/resnet_v1.py", {"groups": GROUPS, "strided_convolution": "3x3"}),
+    "resnet_v2": ("resnet/resnet_v2.py", {"groups": GROUPS}),
+    "resnet_v2 for CIFAR-10": ("resnet/resnet_v2.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
+    "resnet_basic": ("resnet/resnet_basic.py", {"groups": GROUPS}),
+    "resnet_basic for CIFAR-10": ("resnet/resnet_basic.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
+    "resnet_basic with zero padding": (
+        "resnet/resnet_basic.py", {"groups": GROUPS, "stem": CIFAR10_STEM, "shortcut_type": "zero_padding"},
+    ),
+    "inception_v1": ("inception/inception_v1.py", INCEPTION),
+    "inception_v1 with batch normalization": (  # and two auxiliary classifiers
+        "inception/inception_v1.py",
+        INCEPTION | {"groups": ((BLOCK, None, BLOCK), (BLOCK, None)), "batch_normalization": True},
+    ),
+    "inception_v3": ("inception/inception_v3.py", INCEPTION_V3),
+    "resnext": ("resnext/resnext.py", {"groups": BRANCHES, "cardinality": 4}),
+    "resnext for CIFAR-10": ("resnext/resnext.py", {"groups": BRANCHES, "cardinality": 2, "stem": CIFAR10_STEM}),
+    "resnext with grouped convolutions": (
+        "resnext/resnext.py", {"groups": BRANCHES, "cardinality": 2, "convolution": "grouped_convolution"},
+    ),
+    "densenet": ("densenet/densenet.py", {"groups": 2 * ({"n_blocks": 2},), "growth_rate": 4}),
+    "densenet without bottleneck for CIFAR-10": (
+        "densenet/densenet.py",
+        {"groups": 2 * ({"n_blocks": 2},), "growth_rate": 4, "bottleneck": False, "stem": CIFAR10_STEM},
+    ),
+    "se_resnet": ("senet/se_resnet.py", {"groups": GROUPS, "ratio": 4}),
+    "se_resnet without bottleneck for CIFAR-10": (
+        "senet/se_resnet.py", {"groups": GROUPS, "bottleneck": False, "ratio": 2, "stem": CIFAR10_STEM},
+    ),
+    "se_resnext": ("senet/se_resnext.py", {"groups": BRANCHES, "cardinality": 4}),
+    "se_resnext with grouped convolutions": (
+        "senet/se_resnext.py",
+        {"groups": BRANCHES, "cardinality": 2, "ratio": 4, "convolution": "grouped_convolution"},
+    ),
+    "se_inception_v1": ("senet/se_inception_v1.py", SE_INCEPTION),
+    "se_inception_v1 with batch normalization": (
+        "senet/se_inception_v1.py", SE_INCEPTION | {"batch_normalization": True},
+    ),
+    "squeezenet": ("squeezenet/squeezenet.py", FIRES),
+    "squeezenet with simple bypass": ("squeezenet/squeezenet.py", FIRES | {"bypass": "simple"}),
+    "squeezenet with complex bypass": ("squeezenet/squeezenet.py", FIRES | {"bypass": "complex", "dropout": 0.2}),
+    "multilabel": ("multilabel/multilabel.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
+    "siamese": ("siamese/siamese.py", SIAMESE | {"initial_weights": "koch"}),
+    "siamese with batch normalization": (
+        "siamese/siamese.py", SIAMESE | {"padding": "same", "batch_normalization": True},
+    ),
+    "autoencoder": ("autoencoder/autoencoder.py", {"layers": (16, 8, 4)}),
+    "rcnn": ("rcnn/rcnn.py", {"groups": LAYERS, "n_units": (32,)}),
+    "rcnn with batch normalization": ("rcnn/rcnn.py", {"groups": LAYERS, "n_units": (), "batch_normalization": True}),
+    "fast_rcnn": ("rcnn/fast_rcnn.py", DETECTOR),
+    "fast_rcnn with batch normalization": ("rcnn/fast_rcnn.py", DETECTOR | {"batch_normalization": True}),
+    "faster_rcnn": ("rcnn/faster_rcnn.py", DETECTOR | PROPOSALS),
+    "faster_rcnn with batch normalization": (
+        "rcnn/faster_rcnn.py", DETECTOR | PROPOSALS | {"batch_normalization": True},
+    ),
+}
+
+
+def trained(add):
+    """Return a function (module of a train.py, epochs) -> (its flags for a run of seconds, modules to import to load).
+
+    Args:
+        add: puts a network "tiny" among the models of the module.
+    """
+
+    def flags(module, epochs=1):
+        add(module)
+        if isinstance(module.LEARNING_RATE, dict):
+            module.LEARNING_RATE["tiny"] = 0.1
+        common = ["--data", "synthetic", "--limit", "120", "--epochs", epochs, "--batch-size", "30"]
+        return ["--model", "tiny", *common], ""
+
+    return flags
+
+
+def tiny(name, **changes):
+    """Return what puts a small network of this file among the models of a train.py."""
+
+    def add(module):
+        path, metaparameters = SMALL[name]
+        own = path.split("/")[1].removesuffix(".py")
+        module.MODELS["tiny"] = (getattr(module, own).build, metaparameters | changes)
+
+    return trained(add)
+
+
+def rcnn(module, epochs=1):
+    """The flags of a Faster R-CNN, whose network is what it is, of a few scenes."""
+    flags = ["--data", "synthetic", "--limit", "120", "--scenes", 6, "--epochs", epochs, "--pretraining-epochs", epochs]
+    return flags, "faster_rcnn fast_rcnn"
+
+
+TRAINED = {
+    "vgg": tiny("vgg with batch normalization", n_units=(16,)),
+    "resnet": tiny("resnet_basic for CIFAR-10"),
+    "inception": tiny("inception_v1 with batch normalization"),
+    "resnext": tiny("resnext for CIFAR-10"),
+    "densenet": tiny("densenet without bottleneck for CIFAR-10"),
+    "senet": tiny("se_resnet without bottleneck for CIFAR-10"),
+    "squeezenet": tiny("squeezenet with simple bypass"),
+    "multilabel": tiny("multilabel"),
+    "siamese": tiny("siamese with batch normalization"),
+    "autoencoder": tiny("autoencoder"),
+    "rcnn": rcnn,
+}
