@@ -86,17 +86,20 @@ def examples(task, split, classes, batch_size, seed=None):
         seed: of the order of the images; None for the order that they have.
     """
     images, labels = split
-    answers = group_labels(labels, classes)
-
-    def make_images(chosen, rng):
-        return images[chosen], {name: answers[name][chosen] for name in answers}
-
-    def make_mosaics(chosen, rng):
-        return mosaics(images, labels, np.resize(chosen, (math.ceil(len(chosen) / 4), 4)), len(classes))
-
     if task == "groups":
-        return run.Batches(len(images), batch_size, make_images, seed)
-    return run.Batches(len(images), max(4, batch_size // 4 * 4), make_mosaics, seed)
+        answers = group_labels(labels, classes)
+
+        def make(chosen, rng):
+            return images[chosen], {name: answers[name][chosen] for name in answers}
+
+    else:
+        batch_size = max(4, batch_size // 4 * 4)
+
+        def make(chosen, rng):
+            in_fours = np.resize(chosen, (math.ceil(len(chosen) / 4), 4))
+            return mosaics(images, labels, in_fours, len(classes))
+
+    return run.Batches(len(images), batch_size, make, seed)
 
 
 def scores(model, task, splits, classes):
@@ -178,7 +181,7 @@ def sentence(task, scores):
     """Return the scores of the test images in one sentence."""
     if task == "groups":
         accuracies = ", ".join(f"{name} {scores[f'test_{name}_accuracy']:.2%}" for name in scores["classes"])
-        return f"Of the test images are classified correctly: {accuracies}."
+        return f"Test images classified correctly: {accuracies}."
     guesses = ", ".join(f"{name} {guess['macro_f1']:.3f}" for name, guess in scores["test_guesses"].items())
     return (f"Test mosaics: macro F1 {scores['test_macro_f1']:.3f} (guesses: {guesses}), "
             f"mean average precision {scores['test_mean_average_precision']:.3f}.")

@@ -1,6 +1,10 @@
-"""One small network of each kind of block, and how to train one of each folder in seconds."""
+"""One small network of each kind of block, whole ones without numbers, and how to train one of each folder in seconds."""
 
-from folders import load
+import functools
+import inspect
+
+import keras
+from folders import build, load, without_numbers
 
 CIFAR10_STEM = {"n_filters": 8, "kernel_size": 3, "strides": 1, "pooling": False}
 LAYERS = ({"n_layers": 1, "n_filters": 8}, {"n_layers": 2, "n_filters": 16})
@@ -105,6 +109,66 @@ SMALL = {  # name: (module, metaparameters)
         "rcnn/faster_rcnn.py", DETECTOR | PROPOSALS | {"batch_normalization": True},
     ),
 }
+
+STAGES = ("stem", "group", "auxiliary", "encoding", "encoder", "decoder", "classifier")
+once = functools.cache(load)  # the modules, for tests that change nothing in them
+
+
+def whole(path, name, input_shape, n_classes):
+    """Return a network of METAPARAMETERS and its stages, [(function, input shape, output shape, ...), ...].
+
+    Its weights have no numbers. It has its auxiliary classifiers, and n_classes if it has classes. Several tests look
+    at it, so it is built once.
+    """
+    has_classes = "n_classes" in inspect.signature(once(path).build).parameters
+    return built(path, name, input_shape, n_classes if has_classes else None)
+
+
+@functools.cache
+def built(path, name, input_shape, n_classes):
+    module, seen = load(path), []
+
+    def watched(stage, function):
+        @functools.wraps(function)
+        def watch(x, *args, **kwargs):
+            row = len(seen)
+            seen.append(None)  # a stem of groups comes before them
+            outputs = function(x, *args, **kwargs)
+            if isinstance(outputs, dict):  # one below the other in a row of the table
+                seen[row] = (stage, x.shape[1:], *(part.shape[1:] for part in outputs.values()))
+            else:
+                first = outputs[0] if isinstance(outputs, tuple) else outputs  # Inception has heads beside it
+                seen[row] = (stage, x.shape[1:], first.shape[1:])
+            return outputs
+
+        return watch
+
+    for stage in STAGES:
+        if hasattr(module, stage):
+            setattr(module, stage, watched(stage, getattr(module, stage)))
+    options = {"auxiliary": True} if "auxiliary" in inspect.signature(module.build).parameters else {}
+    with without_numbers():
+        model = build(module, module.METAPARAMETERS[name], input_shape, n_classes, **options)
+    return model, seen
+
+
+def operations(model):
+    """Return the operations of a model, each followed by those in it, if it is a model."""
+    found = []
+    for operation in model.operations:
+        found += [operation, *(operations(operation) if isinstance(operation, keras.Model) else [])]
+    return found
+
+
+def architecture(model):
+    """Return what every operation is and does, with its name; but not the seed of random numbers."""
+    rows = []
+    for operation in operations(model):
+        config = operation.get_config() if isinstance(operation, keras.layers.Layer) else {}
+        if isinstance(operation, keras.Model):  # its layers come next
+            config = {}
+        rows.append((operation.name, type(operation).__name__, {k: v for k, v in config.items() if k != "seed"}))
+    return rows
 
 
 def trained(add):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 from folders import CLASSIFIERS, FOLDERS, ROOT, load, main
@@ -74,29 +75,29 @@ def test_a_model_loaded_in_a_new_process(folder, monkeypatch, tmp_path):
     check(use(tmp_path / "model.keras", folder, imports))
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["pixels"] == [0, 255] and len(results["mean"]) == len(results["variance"]) == 3
-    assert results["classes"] == list(load("vgg/data.py").SYNTHETIC_CLASSES)
+    classes = results["classes"]["kind"] if folder == "multilabel" else results["classes"]
+    assert classes == list(load("vgg/data.py").SYNTHETIC_CLASSES)
     assert results["command"].startswith(f"python {folder}/train.py --")
 
 
 @pytest.mark.usefixtures("eagerly")
 def test_a_loaded_model_learns(monkeypatch, tmp_path):
     """With its own optimizer, at a rate that can be set."""
-    import keras
-
-    module = load("vgg/train.py")
-    flags, _ = TRAINED["vgg"](module)
-    main("vgg", monkeypatch, *flags, "--output", tmp_path, module=module)
+    module = load("resnet/train.py")
+    flags, _ = TRAINED["resnet"](module)
+    main("resnet", monkeypatch, *flags, "--output", tmp_path, module=module)
     model = keras.saving.load_model(tmp_path / "model.keras")
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01)  # a tenth of the highest
-    images, labels = module.data.load("synthetic", 300, 0)[0]["training"]
-    history = model.fit(images, labels, epochs=4, verbose=0).history["loss"]
-    assert history[-1] < history[0] - 0.1
+    model.optimizer.learning_rate = 0.05
+    images, labels = (array[:60] for array in module.data.load("synthetic", 300, 0)[0]["training"])
+    history = model.fit(images, labels, epochs=6, verbose=0).history["loss"]
+    assert history[-1] < history[0] - 0.2
 
 
 @pytest.mark.slow
 def test_two_folders_train_in_one_session(tmp_path):
     """As somebody does who runs one after the other in a notebook."""
-    script = "import runpy, sys\n"
+    script = "import runpy, sys\nimport tensorflow as tf\ntf.config.run_functions_eagerly(True)  # for speed\n"
     for folder in ("vgg", "siamese", "multilabel", "rcnn"):
         flags = ["--data", "synthetic", "--limit", "60", "--batch-size", "2" if folder == "rcnn" else "30"]
         flags += ["--epochs", "1", "--output", str(tmp_path / folder)]
