@@ -164,7 +164,6 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     return named_by_stage(inputs, outputs, stages)
 
 
-# Copied from resnet/resnet_v2.py
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, BN-ReLU and a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 

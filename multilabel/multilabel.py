@@ -51,8 +51,8 @@ def build(metaparameters, input_shape=(32, 32, 3), classes=(("kind", 10), ("real
 
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
-            {"n_filters", "n_blocks"}, and optionally `shortcut_type`, "projection" or "zero_padding", and `stem`, a
-            dictionary of the arguments of `stem`.
+            {"n_filters", "n_blocks"}, and optionally `shortcut_type`, "projection", "zero_padding" or "none", and
+            `stem`, a dictionary of the arguments of `stem`.
         input_shape: (H, W, C), H and W None for any size; the stem's convolution divides them by its strides, its
             pooling by 2, every group but the first by 2.
         classes: the groups of classes, {name: number of classes} or pairs (name, number of classes): an image has one
@@ -81,8 +81,8 @@ def build(metaparameters, input_shape=(32, 32, 3), classes=(("kind", 10), ("real
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
     widths = [n_filters, *(in_group["n_filters"] for in_group in groups)]
-    if shortcut_type not in ("projection", "zero_padding"):
-        raise ValueError(f'shortcut_type must be "projection" or "zero_padding", got {shortcut_type!r}')
+    if shortcut_type not in ("projection", "zero_padding", "none"):
+        raise ValueError(f'shortcut_type must be "projection", "zero_padding" or "none", got {shortcut_type!r}')
     if shortcut_type == "zero_padding" and widths != sorted(widths):
         raise ValueError(f"zero_padding shortcuts need at least as many filters as the group before, got {widths}")
     if config.image_data_format() != "channels_last":
@@ -133,7 +133,8 @@ def learner(x, groups, shortcut_type="projection"):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_blocks"}.
-        shortcut_type: "projection" or "zero_padding", the shortcut of a block that changes the shape.
+        shortcut_type: "projection" or "zero_padding", the shortcut of a block that changes the shape; "none" leaves out
+            all shortcuts, which makes a plain network.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
@@ -148,11 +149,14 @@ def learner(x, groups, shortcut_type="projection"):
 # Copied from resnet/resnet_basic.py
 def group(x, n_filters, n_blocks, strides=2, shortcut_type="projection"):
     """A projection block if the shape changes, then identity blocks: to (N, H / strides, W / strides, n_filters)."""
-    changes_shape = strides > 1 or x.shape[-1] != n_filters
-    if changes_shape:
-        x = projection_block(x, n_filters, strides, shortcut_type)
-    for _ in range(n_blocks - changes_shape):
-        x = identity_block(x, n_filters)
+    for i in range(n_blocks):
+        strides_of_block = strides if i == 0 else 1
+        if shortcut_type == "none":
+            x = plain_block(x, n_filters, strides_of_block)
+        elif strides_of_block > 1 or x.shape[-1] != n_filters:
+            x = projection_block(x, n_filters, strides_of_block, shortcut_type)
+        else:
+            x = identity_block(x, n_filters)
     return layers.Identity()(x)  # marks the end of the group
 
 
@@ -185,6 +189,13 @@ def projection_block(x, n_filters, strides=2, shortcut_type="projection"):
     x = conv_bn(x, n_filters, 3)  # the residual, f(x)
     x = layers.Add()([shortcut, x])
     return layers.ReLU()(x)
+
+
+# Copied from resnet/resnet_basic.py
+def plain_block(x, n_filters, strides=1):
+    """Two 3x3 convolutions without a shortcut: (N, H, W, C) -> (N, H / strides, W / strides, n_filters). Figure 3."""
+    x = conv_bn_relu(x, n_filters, 3, strides)
+    return conv_bn_relu(x, n_filters, 3)
 
 
 # Copied from resnet/resnet_basic.py

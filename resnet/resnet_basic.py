@@ -1,4 +1,4 @@
-"""ResNet-18 and 34, and ResNet-20 to ResNet-110 for CIFAR-10: the networks of two 3x3 convolutions a block.
+"""ResNet-18 and 34, ResNet-20 to ResNet-1202 for CIFAR-10, and plain networks: two 3x3 convolutions a block.
 
 Paper: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:1512.03385, table 1 and figure 5 (left);
 section 4.2 and table 6 for CIFAR-10, where the depth is 6n + 2 with n blocks a group.
@@ -27,8 +27,9 @@ section 4.2 and table 6 for CIFAR-10, where the depth is 6n + 2 with n blocks a 
 
 Trainable parameters: resnet18 11,689,512, resnet34 21,797,672; for CIFAR-10, with projection and with zero padding:
 resnet20 272,474 and 269,722, resnet32 466,906 and 464,154, resnet44 661,338 and 658,586,
-resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962 (the paper, table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M);
-resnet14_wide 696,618 and 685,994.
+resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962, resnet1202 19,424,026 and 19,421,274 (the paper,
+table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M, 19.4M); resnet14_wide 696,618 and 685,994. Without shortcuts:
+plain18 11,515,688, plain34 21,623,848, plain20_cifar10 269,722, plain56_cifar10 853,018.
 Differs from the paper: on CIFAR-10 the shortcut that changes shape is a 1x1 convolution (option B) unless
 `shortcut_type` is "zero_padding" (option A, the paper's choice there; the new channels come after the old, as in
 fb.resnet.torch). resnet14_wide_cifar10 is not in the paper: n = 2, twice the filters, and a stem that halves the image.
@@ -66,8 +67,26 @@ METAPARAMETERS = {
     "resnet110_cifar10": {"stem": CIFAR10_STEM, "groups": (
         {"n_filters": 16, "n_blocks": 18}, {"n_filters": 32, "n_blocks": 18}, {"n_filters": 64, "n_blocks": 18},
     )},
+    "resnet1202_cifar10": {"stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 16, "n_blocks": 200}, {"n_filters": 32, "n_blocks": 200}, {"n_filters": 64, "n_blocks": 200},
+    )},
     "resnet14_wide_cifar10": {"stem": WIDE_STEM, "groups": (
         {"n_filters": 32, "n_blocks": 2}, {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
+    )},
+    # The paper's plain networks, which it compares with: the same layers without shortcuts (figures 4 and 6).
+    "plain18": {"shortcut_type": "none", "groups": (
+        {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
+        {"n_filters": 256, "n_blocks": 2}, {"n_filters": 512, "n_blocks": 2},
+    )},
+    "plain34": {"shortcut_type": "none", "groups": (
+        {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
+        {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
+    )},
+    "plain20_cifar10": {"stem": CIFAR10_STEM, "shortcut_type": "none", "groups": (
+        {"n_filters": 16, "n_blocks": 3}, {"n_filters": 32, "n_blocks": 3}, {"n_filters": 64, "n_blocks": 3},
+    )},
+    "plain56_cifar10": {"stem": CIFAR10_STEM, "shortcut_type": "none", "groups": (
+        {"n_filters": 16, "n_blocks": 9}, {"n_filters": 32, "n_blocks": 9}, {"n_filters": 64, "n_blocks": 9},
     )},
 }
 
@@ -77,8 +96,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
-            {"n_filters", "n_blocks"}, and optionally `shortcut_type`, "projection" or "zero_padding", and `stem`, a
-            dictionary of the arguments of `stem`.
+            {"n_filters", "n_blocks"}, and optionally `shortcut_type`, "projection", "zero_padding" or "none", and
+            `stem`, a dictionary of the arguments of `stem`.
         input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
             first by 2.
         n_classes: at least 2.
@@ -105,8 +124,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
     widths = [n_filters, *(in_group["n_filters"] for in_group in groups)]
-    if shortcut_type not in ("projection", "zero_padding"):
-        raise ValueError(f'shortcut_type must be "projection" or "zero_padding", got {shortcut_type!r}')
+    if shortcut_type not in ("projection", "zero_padding", "none"):
+        raise ValueError(f'shortcut_type must be "projection", "zero_padding" or "none", got {shortcut_type!r}')
     if shortcut_type == "zero_padding" and widths != sorted(widths):
         raise ValueError(f"zero_padding shortcuts need at least as many filters as the group before, got {widths}")
     if config.image_data_format() != "channels_last":
@@ -124,7 +143,10 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     x = learner(x, **in_learner)
     outputs = classifier(x, int(n_classes))
     stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
-    return named_by_stage(inputs, outputs, stages)
+    try:
+        return named_by_stage(inputs, outputs, stages)
+    except RecursionError:
+        raise ValueError("too deep for Python's recursion limit: call sys.setrecursionlimit(20_000) first") from None
 
 
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
@@ -145,7 +167,8 @@ def learner(x, groups, shortcut_type="projection"):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_blocks"}.
-        shortcut_type: "projection" or "zero_padding", the shortcut of a block that changes the shape.
+        shortcut_type: "projection" or "zero_padding", the shortcut of a block that changes the shape; "none" leaves out
+            all shortcuts, which makes a plain network.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
@@ -159,11 +182,14 @@ def learner(x, groups, shortcut_type="projection"):
 
 def group(x, n_filters, n_blocks, strides=2, shortcut_type="projection"):
     """A projection block if the shape changes, then identity blocks: to (N, H / strides, W / strides, n_filters)."""
-    changes_shape = strides > 1 or x.shape[-1] != n_filters
-    if changes_shape:
-        x = projection_block(x, n_filters, strides, shortcut_type)
-    for _ in range(n_blocks - changes_shape):
-        x = identity_block(x, n_filters)
+    for i in range(n_blocks):
+        strides_of_block = strides if i == 0 else 1
+        if shortcut_type == "none":
+            x = plain_block(x, n_filters, strides_of_block)
+        elif strides_of_block > 1 or x.shape[-1] != n_filters:
+            x = projection_block(x, n_filters, strides_of_block, shortcut_type)
+        else:
+            x = identity_block(x, n_filters)
     return layers.Identity()(x)  # marks the end of the group
 
 
@@ -208,6 +234,12 @@ def zero_padding(x, n_filters, strides):
     """
     x = x[:, ::strides, ::strides]
     return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, n_filters - x.shape[-1])))
+
+
+def plain_block(x, n_filters, strides=1):
+    """Two 3x3 convolutions without a shortcut: (N, H, W, C) -> (N, H / strides, W / strides, n_filters). Figure 3."""
+    x = conv_bn_relu(x, n_filters, 3, strides)
+    return conv_bn_relu(x, n_filters, 3)
 
 
 def cifar10_groups(depth):

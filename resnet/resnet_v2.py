@@ -17,13 +17,15 @@ Paper: He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603
     group 3       ( 16,  16,  128) -> (  8,   8,  256)   18 blocks, the first strided
     classifier    (  8,   8,  256) -> (10,)
 
-Trainable parameters: resnet50_v2 25,549,480, resnet101_v2 44,541,608, resnet152_v2 60,185,256,
-resnet200_v2 64,666,280, resnet164_v2_cifar10 1,703,258 (the paper says 1.7M), resnet1001_v2_cifar10 10,327,706
+Trainable parameters: resnet50_v2 25,549,352, resnet101_v2 44,541,480, resnet152_v2 60,185,128,
+resnet200_v2 64,666,152, resnet164_v2_cifar10 1,703,258 (the paper says 1.7M), resnet1001_v2_cifar10 10,327,706
 (the paper says 10.2M).
-Differs from the paper: nothing; where the text is silent, this is the authors' code (KaimingHe/resnet-1k-layers).
-fb.resnet.torch leaves out the pre-activation of the very first block, which makes 25,549,352.
+Differs from the paper: the initial weights are He-normal by fan-in; the authors' code goes by fan-out. The paper does
+not say which convolution strides: on CIFAR-10 it is the first 1x1, as in the authors' code
+(KaimingHe/resnet-1k-layers), on ImageNet the 3x3, as in fb.resnet.torch, where their ImageNet networks come from.
 keras.applications' ResNet50V2 is another network: it strides in the last block of a group, does not normalize its stem
-and has biases in some convolutions.
+and has biases in some convolutions. timm's resnetv2_50 has the parameters of this one, but normalizes after the stem's
+pooling.
 """
 
 import inspect
@@ -34,19 +36,19 @@ from keras import Input, Model, config, layers
 CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
 
 METAPARAMETERS = {
-    "resnet50_v2": {"groups": (
+    "resnet50_v2": {"strided_convolution": "3x3", "groups": (
         {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
         {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
     )},
-    "resnet101_v2": {"groups": (
+    "resnet101_v2": {"strided_convolution": "3x3", "groups": (
         {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
         {"n_filters": 256, "n_blocks": 23}, {"n_filters": 512, "n_blocks": 3},
     )},
-    "resnet152_v2": {"groups": (
+    "resnet152_v2": {"strided_convolution": "3x3", "groups": (
         {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 8},
         {"n_filters": 256, "n_blocks": 36}, {"n_filters": 512, "n_blocks": 3},
     )},
-    "resnet200_v2": {"groups": (
+    "resnet200_v2": {"strided_convolution": "3x3", "groups": (
         {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 24},
         {"n_filters": 256, "n_blocks": 36}, {"n_filters": 512, "n_blocks": 3},
     )},
@@ -64,7 +66,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
-            {"n_filters", "n_blocks"}, and optionally `stem`, a dictionary of the arguments of `stem`.
+            {"n_filters", "n_blocks"}, and optionally `strided_convolution`, "1x1" or "3x3", and `stem`, a dictionary of
+            the arguments of `stem`.
         input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
             first by 2.
         n_classes: at least 2.
@@ -78,16 +81,19 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
     try:
         of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
-        inspect.signature(learner).bind(None, **in_learner)
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
         for in_group in groups:
             inspect.signature(group).bind(None, **in_group, strides=1)
         sizes = [n for in_group in groups for n in in_group.values()]
     except TypeError as error:
         raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
     of_stem.apply_defaults()
+    of_learner.apply_defaults()
     _, n_filters, kernel_size, strides, pooling = of_stem.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if of_learner.arguments["strided_convolution"] not in ("1x1", "3x3"):
+        raise ValueError(f'strided_convolution must be "1x1" or "3x3", got {metaparameters}')
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
@@ -107,40 +113,41 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
 
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
-    """A convolution and, for large images, BN-ReLU and a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
+    """A convolution, BN-ReLU and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
-    The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters). Its
-    BN-ReLU is the first block's pre-activation.
+    The BN-ReLU is the pre-activation of the first block too (the paper's appendix). The CIFAR-10 stem is a 3x3
+    convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters).
     """
     x = convolution(inputs, n_filters, kernel_size, strides)
+    x = bn_relu(x)
     if pooling:
-        x = bn_relu(x)
         x = layers.ZeroPadding2D(1)(x)  # after ReLU no value is below zero, so the padding never is the maximum
         x = layers.MaxPooling2D(3, strides=2)(x)
     return layers.Identity()(x)  # marks the end of the stem
 
 
-def learner(x, groups):
+def learner(x, groups, strided_convolution="1x1"):
     """The groups in a row, of which all but the first halve height and width; BN-ReLU after the last addition.
 
     Args:
-        x: the stem's feature maps (N, H, W, C).
+        x: the stem's feature maps (N, H, W, C), activated.
         groups: a tuple of {"n_filters", "n_blocks"}.
+        strided_convolution: "1x1" or "3x3", the convolution that strides.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), 4 n_filters of the last group), ready for any head.
     """
     first, *rest = groups
-    x = group(x, **first, strides=1)  # the stem has already downsampled
+    x = group(x, **first, strides=1, strided_convolution=strided_convolution, activated=True)
     for metaparameters in rest:
-        x = group(x, **metaparameters, strides=2)
+        x = group(x, **metaparameters, strides=2, strided_convolution=strided_convolution)
     x = bn_relu(x)
     return layers.Identity()(x)  # marks the end of the learner
 
 
-def group(x, n_filters, n_blocks, strides=2):
+def group(x, n_filters, n_blocks, strides=2, strided_convolution="1x1", activated=False):
     """A projection block, then identity blocks: (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters)."""
-    x = projection_block(x, n_filters, strides)
+    x = projection_block(x, n_filters, strides, strided_convolution, activated)
     for _ in range(n_blocks - 1):
         x = identity_block(x, n_filters)
     return layers.Identity()(x)  # marks the end of the group
@@ -155,16 +162,25 @@ def identity_block(x, n_filters):
     return layers.Add()([shortcut, x])
 
 
-def projection_block(x, n_filters, strides=2):
+def projection_block(x, n_filters, strides=2, strided_convolution="1x1", activated=False):
     """The bottleneck beside a projection shortcut, both after one pre-activation (the paper's appendix).
 
-    (N, H, W, C) -> (N, H / strides, W / strides, 4 n_filters). The first 1x1 convolution strides; the shortcut
-    has no normalization of its own.
+    Args:
+        x: feature maps (N, H, W, C).
+        n_filters: filters of the first 1x1 and the 3x3 convolution; the last 1x1 has four times as many.
+        strides: height and width are divided by it.
+        strided_convolution: "1x1" or "3x3", the convolution that strides.
+        activated: whether BN-ReLU comes before the block already, as in the stem.
+
+    Returns:
+        Feature maps (N, H / strides, W / strides, 4 n_filters).
     """
-    x = bn_relu(x)  # shared by the shortcut and the bottleneck
-    shortcut = convolution(x, 4 * n_filters, 1, strides)  # projection to the new shape
-    x = convolution(x, n_filters, 1, strides)  # dimensionality reduction: (N, H / strides, W / strides, n_filters)
-    x = convolution(bn_relu(x), n_filters, 3)  # bottleneck convolution
+    strides_1x1, strides_3x3 = {"1x1": (strides, 1), "3x3": (1, strides)}[strided_convolution]
+    if not activated:
+        x = bn_relu(x)  # shared by the shortcut and the bottleneck
+    shortcut = convolution(x, 4 * n_filters, 1, strides)  # projection to the new shape, without a normalization
+    x = convolution(x, n_filters, 1, strides_1x1)  # dimensionality reduction
+    x = convolution(bn_relu(x), n_filters, 3, strides_3x3)  # bottleneck convolution
     x = convolution(bn_relu(x), 4 * n_filters, 1)  # dimensionality restoration
     return layers.Add()([shortcut, x])
 

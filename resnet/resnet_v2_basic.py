@@ -1,0 +1,251 @@
+"""ResNet-18 and 34, and ResNet-20, 56 and 110 for CIFAR-10, with pre-activation blocks of two 3x3 convolutions.
+
+Paper: He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603.05027, figure 4 (e) and the appendix;
+tables 1 to 3 compare ResNet-110 with these blocks and others.
+
+    resnet18_v2
+    stem          (224, 224,   3) -> ( 56,  56,  64)   7x7 convolution and 3x3 max pooling, both strided
+    group 1       ( 56,  56,  64) -> ( 56,  56,  64)   2 blocks
+    group 2       ( 56,  56,  64) -> ( 28,  28, 128)   2 blocks, the first strided
+    group 3       ( 28,  28, 128) -> ( 14,  14, 256)   2 blocks, the first strided
+    group 4       ( 14,  14, 256) -> (  7,   7, 512)   2 blocks, the first strided
+    classifier    (  7,   7, 512) -> (1000,)
+
+    resnet20_v2_cifar10
+    stem          ( 32,  32,   3) -> ( 32,  32,  16)   3x3 convolution
+    group 1       ( 32,  32,  16) -> ( 32,  32,  16)   3 blocks
+    group 2       ( 32,  32,  16) -> ( 16,  16,  32)   3 blocks, the first strided
+    group 3       ( 16,  16,  32) -> (  8,   8,  64)   3 blocks, the first strided
+    classifier    (  8,   8,  64) -> (10,)
+
+Trainable parameters: resnet18_v2 11,687,720, resnet34_v2 21,795,880; for CIFAR-10, with projection and with zero
+padding: resnet20_v2 272,282 and 269,722, resnet56_v2 855,578 and 853,018, resnet110_v2 1,730,522 and 1,727,962.
+Differs from the paper: on CIFAR-10 the shortcut that changes shape is a 1x1 convolution unless `shortcut_type` is
+"zero_padding", as in fb.resnet.torch. The initial weights are He-normal by fan-in; the authors' code goes by fan-out.
+The paper has ResNet-110; the other depths are those of fb.resnet.torch. timm's resnetv2_18 and 34 have as many
+parameters, but normalize after the stem's pooling; their first block adds the pooled feature maps, not the activated
+ones.
+"""
+
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers, ops
+
+CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
+
+METAPARAMETERS = {
+    "resnet18_v2": {"groups": (
+        {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
+        {"n_filters": 256, "n_blocks": 2}, {"n_filters": 512, "n_blocks": 2},
+    )},
+    "resnet34_v2": {"groups": (
+        {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
+        {"n_filters": 256, "n_blocks": 6}, {"n_filters": 512, "n_blocks": 3},
+    )},
+    "resnet20_v2_cifar10": {"stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 16, "n_blocks": 3}, {"n_filters": 32, "n_blocks": 3}, {"n_filters": 64, "n_blocks": 3},
+    )},
+    "resnet56_v2_cifar10": {"stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 16, "n_blocks": 9}, {"n_filters": 32, "n_blocks": 9}, {"n_filters": 64, "n_blocks": 9},
+    )},
+    "resnet110_v2_cifar10": {"stem": CIFAR10_STEM, "groups": (
+        {"n_filters": 16, "n_blocks": 18}, {"n_filters": 32, "n_blocks": 18}, {"n_filters": 64, "n_blocks": 18},
+    )},
+}
+
+
+def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
+    """Return a ResNet as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
+
+    Args:
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
+            {"n_filters", "n_blocks"}, and optionally `shortcut_type`, "projection" or "zero_padding", and `stem`, a
+            dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
+            first by 2.
+        n_classes: at least 2.
+
+    Raises:
+        ValueError: metaparameters, input_shape or n_classes are invalid.
+    """
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
+    in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, strides=1)
+        sizes = [n for in_group in groups for n in in_group.values()]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    of_learner.apply_defaults()
+    _, n_filters, kernel_size, strides, pooling = of_stem.args
+    _, _, shortcut_type = of_learner.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
+        raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    widths = [n_filters, *(in_group["n_filters"] for in_group in groups)]
+    if shortcut_type not in ("projection", "zero_padding"):
+        raise ValueError(f'shortcut_type must be "projection" or "zero_padding", got {shortcut_type!r}')
+    if shortcut_type == "zero_padding" and widths != sorted(widths):
+        raise ValueError(f"zero_padding shortcuts need at least as many filters as the group before, got {widths}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    smallest = strides * (2 if pooling else 1) * 2 ** (len(groups) - 1)
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, int(kernel_size), int(strides), pooling)
+    x = learner(x, **in_learner)
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "learner", "classifier"]
+    return named_by_stage(inputs, outputs, stages)
+
+
+# Copied from resnet/resnet_v2.py
+def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
+    """A convolution, BN-ReLU and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
+
+    The BN-ReLU is the pre-activation of the first block too (the paper's appendix). The CIFAR-10 stem is a 3x3
+    convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters).
+    """
+    x = convolution(inputs, n_filters, kernel_size, strides)
+    x = bn_relu(x)
+    if pooling:
+        x = layers.ZeroPadding2D(1)(x)  # after ReLU no value is below zero, so the padding never is the maximum
+        x = layers.MaxPooling2D(3, strides=2)(x)
+    return layers.Identity()(x)  # marks the end of the stem
+
+
+def learner(x, groups, shortcut_type="projection"):
+    """The groups in a row, of which all but the first halve height and width; BN-ReLU after the last addition.
+
+    Args:
+        x: the stem's feature maps (N, H, W, C), activated.
+        groups: a tuple of {"n_filters", "n_blocks"}.
+        shortcut_type: "projection" or "zero_padding", the shortcut of a block that changes the shape.
+
+    Returns:
+        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
+    """
+    first, *rest = groups
+    x = group(x, **first, strides=1, shortcut_type=shortcut_type, activated=True)
+    for metaparameters in rest:
+        x = group(x, **metaparameters, strides=2, shortcut_type=shortcut_type)
+    x = bn_relu(x)
+    return layers.Identity()(x)  # marks the end of the learner
+
+
+def group(x, n_filters, n_blocks, strides=2, shortcut_type="projection", activated=False):
+    """A projection block if the shape changes, then identity blocks: to (N, H / strides, W / strides, n_filters)."""
+    if strides > 1 or x.shape[-1] != n_filters:
+        x = projection_block(x, n_filters, strides, shortcut_type, activated)
+    else:
+        x = identity_block(x, n_filters, activated)
+    for _ in range(n_blocks - 1):
+        x = identity_block(x, n_filters)
+    return layers.Identity()(x)  # marks the end of the group
+
+
+def identity_block(x, n_filters, activated=False):
+    """Two 3x3 convolutions, each after its BN-ReLU, beside an identity shortcut: (N, H, W, n_filters) throughout.
+
+    Args:
+        x: feature maps (N, H, W, n_filters).
+        n_filters: filters of both convolutions.
+        activated: whether BN-ReLU comes before the block already, as in the stem.
+    """
+    shortcut = x
+    if not activated:
+        x = bn_relu(x)
+    x = convolution(x, n_filters, 3)
+    x = convolution(bn_relu(x), n_filters, 3)  # the residual, f(x)
+    return layers.Add()([shortcut, x])
+
+
+def projection_block(x, n_filters, strides=2, shortcut_type="projection", activated=False):
+    """Two 3x3 convolutions beside a shortcut that is brought to the new shape, both after one pre-activation.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        n_filters: filters of both convolutions.
+        strides: height and width are divided by it, in the first convolution and in the shortcut.
+        shortcut_type: "projection", a 1x1 convolution, or "zero_padding".
+        activated: whether BN-ReLU comes before the block already, as in the stem.
+
+    Returns:
+        Feature maps (N, H / strides, W / strides, n_filters).
+    """
+    bring_to_shape = {"projection": projection, "zero_padding": zero_padding}[shortcut_type]
+    if not activated:
+        x = bn_relu(x)  # shared by the shortcut and the convolutions
+    shortcut = bring_to_shape(x, n_filters, strides)
+    x = convolution(x, n_filters, 3, strides)  # (N, H / strides, W / strides, n_filters)
+    x = convolution(bn_relu(x), n_filters, 3)  # the residual, f(x)
+    return layers.Add()([shortcut, x])
+
+
+def projection(x, n_filters, strides):
+    """A 1x1 convolution without a normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    return convolution(x, n_filters, 1, strides)
+
+
+# Copied from resnet/resnet_basic.py
+def zero_padding(x, n_filters, strides):
+    """Every strides-th pixel, with channels of zeros after its own: to (N, H / strides, W / strides, n_filters).
+
+    Option A: no parameters. It needs n_filters >= C.
+    """
+    x = x[:, ::strides, ::strides]
+    return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, n_filters - x.shape[-1])))
+
+
+# Copied from resnet/resnet_v2.py
+def bn_relu(x):
+    """Batch normalization and ReLU, the pre-activation: (N, H, W, C), unchanged in shape."""
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+    return layers.ReLU()(x)
+
+
+# Copied from resnet/resnet_v2.py
+def convolution(x, n_filters, kernel_size, strides=1):
+    """A convolution without bias: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    padding = "same"
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+        x = layers.ZeroPadding2D(kernel_size // 2)(x)
+        padding = "valid"
+    return layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
+
+
+# Copied from resnet/resnet_v1.py
+def classifier(x, n_classes):
+    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
+    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+
+
+# Copied from vgg/vgg.py
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)
