@@ -126,7 +126,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
             inspect.signature(group).bind(None, **in_group)
             calls += [(inception_block, in_block) for in_block in in_group["blocks"]]
             if in_group.get("grid_reduction"):
-                calls.append((grid_reduction, in_group["grid_reduction"]))
+                calls.append((reduce_grid, in_group["grid_reduction"]))
         for function, arguments in calls:
             inspect.signature(function).bind(None, **arguments)
         sizes = [n for _, arguments in calls for name, n in arguments.items() if name != "pooling"]
@@ -201,7 +201,7 @@ def group(x, blocks, grid_reduction=None):
     Args:
         x: feature maps (N, H, W, C).
         blocks: a tuple of the arguments of `inception_block`.
-        grid_reduction: the arguments of `grid_reduction`; None leaves it out.
+        grid_reduction: the arguments of `reduce_grid`; None leaves it out.
 
     Returns:
         Feature maps (N, H / 2, W / 2, filters of the grid reduction).
@@ -237,7 +237,7 @@ def inception_block(
     return layers.Concatenate()([branch_1x1, branch_3x3, branch_double_3x3, branch_pool])
 
 
-def grid_reduction(x, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3):
+def reduce_grid(x, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3):
     """Two strided branches beside a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_3x3 + n_double_3x3 + C)."""
     branch_3x3 = conv_bn_relu(x, n_3x3_reduce, 1)  # dimensionality reduction
     branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, 3, 2)  # 3x3 branch
