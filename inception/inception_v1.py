@@ -24,10 +24,10 @@ Trainable parameters, without and with the auxiliary classifiers: inception_v1 6
 inception_v1_bn 7,005,832 and 13,385,816, inception_v1_cifar10 338,790 and 1,443,706.
 Differs from the paper: the initial weights are He-normal. inception_v1_bn and inception_v1_cifar10 have batch
 normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) after every convolution, in place of its bias and of local
-response normalization. The convolution of the 5x5 branch is 5x5 and the pooling after block 4e is 3x3, as in the paper
-and in Caffe's bvlc_googlenet; torchvision and tf-slim have 3x3 and 2x2. inception_v1_cifar10 is not in the paper: a
-quarter of the filters (the auxiliary classifiers keep theirs), no blocks 3a and 4b, and a stem that halves the image
-once.
+response normalization; they keep dropout, which that paper takes out (section 4.2.1). The convolution of the 5x5 branch
+is 5x5 and the pooling after block 4e is 3x3, as in the paper and in Caffe's bvlc_googlenet; torchvision and tf-slim
+have 3x3 and 2x2. inception_v1_cifar10 is not in the paper: a quarter of the filters (the auxiliary classifiers keep
+theirs), no blocks 3a and 4b, and a stem that halves the image once.
 """
 
 import inspect

@@ -1,7 +1,7 @@
 """Inception v2 (BN-Inception), with batch normalization and without 5x5 convolutions, and a size for 32x32 images.
 
 Paper: Ioffe and Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate
-Shift", arXiv:1502.03167, section 4.2 and figure 5.
+Shift", arXiv:1502.03167, section 4.2 and figure 5. As there, it has no dropout and no auxiliary classifiers.
 
     inception_v2
     stem          (224, 224,    3) -> ( 28,  28,  192)   7x7 strided, max pooling, 1x1, 3x3, max pooling
@@ -17,15 +17,16 @@ Shift", arXiv:1502.03167, section 4.2 and figure 5.
     group 3       (  4,   4, 264) -> (  4,   4, 256)   blocks 5a and 5b
     classifier    (  4,   4, 256) -> (10,)
 
-Trainable parameters: inception_v2 11,285,224, inception_v2_cifar10 XXX,XXX.
-Differs from the paper: this is the network released for Caffe, whose first convolution is a common 7x7; the paper's is
-separable, and the paper counts 13.6 million parameters. The filters are those of the paper's figure 5. They add up to
-608 feature maps for 4c and 4d and to 1056 for 4e, as here and in Caffe; the figure prints 576 and 1024, which tf-slim
-has with 96 filters after the pooling of 4c and 4d. The convolutions have no biases, since batch normalization follows;
-the release for Caffe has 10,016. The average pooling of a branch leaves the padding out of the mean, as in tf-slim;
-Caffe counts it. The initial weights are He-normal. inception_v2_cifar10 is not in the paper: a quarter of the filters,
-no blocks 3a and 4b, and a stem that halves the image once. The Inception-v2 of the paper on version 3 (Szegedy et al.
-2015, table 3) is another network, one on the way to version 3.
+Trainable parameters: inception_v2 11,285,224, inception_v2_cifar10 590,618.
+Differs from the paper: this is the network as released for Caffe (Cadene/pretrained-models.pytorch, bninception.py).
+Its first convolution is a plain 7x7; the paper's is separable, with depth multiplier 8, and the paper counts 13.6
+million parameters. The filters are those of figure 5. They add up to 608 feature maps in 4c and 4d and to 1056 in 4e;
+the figure prints 576 and 1024, which tf-slim has, with 96 filters after the poolings of 4c and 4d. The convolutions
+have no biases, since batch normalization follows; in Cadene's file they have, 10,016 in all. The average pooling of a
+branch leaves the padding out of the mean, and batch normalization's epsilon is 1e-3, as in tf-slim; Caffe counts the
+padding and has 1e-5. The initial weights are He-normal. inception_v2_cifar10 is not in the paper: a quarter of the
+filters, no blocks 3a and 4b, and a stem that halves the image once. The "Inception-v2" of the paper on version 3
+(arXiv:1512.00567, table 3) is another network.
 """
 
 import inspect
@@ -213,12 +214,10 @@ def group(x, blocks, grid_reduction=None):
     return layers.Identity()(x)  # marks the end of the group
 
 
-def inception_block(
-    x, n_1x1, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3, n_pool, pooling="average"
-):
+def inception_block(x, n_1x1, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3, n_pool, pooling="average"):
     """Four branches side by side: (N, H, W, C) -> (N, H, W, n_1x1 + n_3x3 + n_double_3x3 + n_pool).
 
-    Two 3x3 convolutions in a row take the place of the 5x5 of version 1, as far-sighted and deeper.
+    Two 3x3 convolutions in a row see as far as the 5x5 of version 1, whose place they take.
 
     Args:
         x: feature maps (N, H, W, C).

@@ -21,11 +21,11 @@ to 6 and figures 5 to 10, with the sizes of the released code (tf-slim, inceptio
 
 Trainable parameters, without and with the auxiliary classifier: inception_v3 23,834,568 and 27,161,264,
 inception_v3_cifar10 1,373,346 and 1,505,708.
-Differs from the paper: stem and sizes are those of the released code; the paper's table 1 has others. The initial
-weights are He-normal. The average pooling of a branch leaves the padding out of the mean, as in tf-slim; torchvision's
-counts it. Batch normalization scales, as in torchvision; in tf-slim and keras.applications it does not, which makes
-17,216 parameters fewer without the auxiliary classifier. inception_v3_cifar10 is not in the paper: a quarter of the
-filters (the auxiliary classifier keeps its own) and a stem that halves the image once.
+Differs from the paper: stem and sizes are those of the released code, with 4 blocks B; the paper's table 1 has others,
+with 5 blocks B. The initial weights are He-normal. The average pooling of a branch leaves the padding out of the mean,
+as in tf-slim; torchvision's counts it. Batch normalization scales, as in torchvision; in tf-slim and keras.applications
+it does not, which makes 17,216 parameters fewer without the auxiliary classifier. inception_v3_cifar10 is not in the
+paper: a quarter of the filters (the auxiliary classifier keeps its own) and a stem that halves the image once.
 """
 
 import inspect
@@ -333,7 +333,8 @@ def inception_block_c(x, n_1x1, n_3x3, n_double_3x3_reduce, n_pool):
 def auxiliary(x, n_classes):
     """An auxiliary classifier: (N, H, W, C) -> class probabilities (N, n_classes). Section 4 and figure 8.
 
-    H and W are fixed, since the second convolution covers all that the pooling leaves, up to 5x5, and at least 5.
+    H and W are fixed, since the second convolution covers all that the pooling leaves, up to 5x5, and at least 5. In
+    the released code its loss counts 0.4 times (tensorflow/models, inception_model.py).
     """
     x = layers.AveragePooling2D(5, strides=3)(x)  # (N, 5, 5, C) from (N, 17, 17, C)
     x = conv_bn_relu(x, 128, (1, 1))  # dimensionality reduction

@@ -30,9 +30,11 @@ se_resnet152 66,821,848 (the paper: 28.1M for SE-ResNet-50); se_resnet20_cifar10
 se_resnet110_cifar10 1,744,952, se_resnet14_wide_cifar10 702,470.
 Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' models
 (hujie-frank/SENet); the formula in section 3.2 has none, and section 6 finds ResNets better without. The authors'
-models stride in the first 1x1 convolution, as here, but pool without padding. On CIFAR-10 the paper's table 4 cites
-pre-activation blocks; these are the blocks of 2015, and the shortcut that changes shape is a 1x1 convolution. The paper
-has the depths 50, 101, 152 and, on CIFAR-10, 110; 18, 34, 20 and 56 are ResNet's other depths, as in osmr/imgclsmob.
+models stride in the first 1x1 convolution, as here, but pool without padding. The paper's networks for CIFAR-10 (table
+4) are ResNet-110 and ResNet-164 (both cited from the pre-activation paper), WRN-16-8, and Shake-Shake 26 2x96d with
+Cutout; these are the blocks of 2015, and the shortcut that changes shape is a 1x1 convolution. At ratio 16 se_resnet20,
+56 and 110 for CIFAR-10 squeeze 16, 32 and 64 feature maps into 1, 2 and 4 units. Of the depths here the paper has 50,
+101, 152 and, on CIFAR-10, 110; 18, 34, 20 and 56 are ResNet's other depths, as in osmr/imgclsmob.
 se_resnet14_wide_cifar10 is not in the paper: two blocks a group, twice the filters of se_resnet20_cifar10, and a stem
 that halves the image.
 """

@@ -11,23 +11,22 @@ from keras import Input, Model, layers, optimizers, regularizers
 import data
 import report
 import run
-import se_inception_v1
+import se_inception_v2
 import se_resnet
 import se_resnext
+import senet154
 
 # name: the function that builds it, and its metaparameters
 MODELS = {
     name: (module.build, metaparameters)
-    for module in (se_resnet, se_resnext, se_inception_v1)
+    for module in (se_resnet, se_resnext, se_inception_v2, senet154)
     for name, metaparameters in module.METAPARAMETERS.items()
 }
 
 MODEL = "se_resnet14_wide_cifar10"
 EPOCHS = 25  # half an hour on 2 cores
 BATCH_SIZE = 128  # He et al. 2015, section 4.2; the SENet paper takes that of each base network (section 5.1)
-LEARNING_RATE = {  # He et al. 2015, section 4.2; without batch normalization Simonyan and Zisserman 2014, section 3.1
-    name: 0.01 if name == "se_inception_v1" else 0.1 for name in MODELS
-}
+LEARNING_RATE = 0.1  # He et al. 2015, section 4.2
 MOMENTUM = 0.9  # He et al. 2015, section 4.2; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the 1e-4 of He et al. is for seven times as many epochs
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; the first gradients are too rough for all of it

@@ -1,7 +1,8 @@
 """SqueezeNet v1.0 and v1.1, v1.0 with simple and with complex bypass, and a size for 32x32 images.
 
 Paper: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
-arXiv:1602.07360, table 1 and figures 1 and 2; section 6 for the bypasses.
+arXiv:1602.07360, table 1 and figures 1 and 2; section 5.1 for its own metaparameters, of which `groups_of` makes the
+groups; section 6 for the bypasses.
 
     squeezenet_v1_0
     stem          (227, 227,   3) -> ( 55,  55,  96)   7x7 convolution and max pooling, both strided
@@ -25,7 +26,8 @@ arXiv:1602.07360, table 1 and figures 1 and 2; section 6 for the bypasses.
     classifier    (  3,   3, 512) -> (10,)
 
 Trainable parameters: squeezenet_v1_0 1,248,424, as many with simple bypass, 1,589,672 with complex bypass;
-squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626.
+squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626. At 4 bytes each, v1.0 takes 4.76 MiB, where table 3 prints
+4.8 MB, but with complex bypass 6.06 MiB, where it prints 7.7 MB.
 Differs from the paper: table 1 has images of 224x224, but its 111x111 feature maps after the first convolution need the
 227x227 of the authors' models (forresti/SqueezeNet). Version 1.1 is from these models, released after the paper. Their
 v1.0 pads the last convolution by 1; here no version does, as in torchvision. The 1x1 convolution of a complex bypass
@@ -36,7 +38,8 @@ convolution has no stride.
 """
 
 import inspect
-from numbers import Integral
+from itertools import pairwise
+from numbers import Integral, Real
 
 from keras import Input, Model, config, layers, ops
 
@@ -209,6 +212,47 @@ def classifier(x, n_classes):
     x = layers.ReLU()(x)  # (N, H, W, n_classes)
     x = layers.GlobalAveragePooling2D()(x)
     return layers.Softmax()(x)
+
+
+def groups_of(base_e=128, incr_e=128, pct_3x3=0.5, freq=2, sr=0.125, n_blocks=8, pooling_after=(4, 8)):
+    """Return the `groups` of a SqueezeNet from the paper's own metaparameters, whose defaults give v1.0. Section 5.1.
+
+    Fire block i has e_i = base_e + incr_e * floor(i / freq) filters that expand, where i is 0 for fire block 2, the
+    first. Of these pct_3x3 * e_i are 3x3 and the rest 1x1; sr * e_i filters squeeze. Both products are rounded to the
+    nearest whole number, a half to the even one.
+
+    Args:
+        base_e: expand filters of the first fire block.
+        incr_e: how many more there are after every freq blocks.
+        pct_3x3: the share of the expand filters that is 3x3, between 0 and 1.
+        freq: how many fire blocks in a row have the same filters.
+        sr: the squeeze ratio SR, of squeeze to expand filters, above 0 and at most 1.
+        n_blocks: how many fire blocks; the last is number n_blocks + 1.
+        pooling_after: after which fire blocks there is max pooling, each the end of a group: 4 and 8 in v1.0, 3 and 5
+            in v1.1.
+
+    Raises:
+        ValueError: the metaparameters are invalid, or leave a convolution without filters.
+    """
+    if not all(isinstance(n, Integral) and n > 0 for n in (base_e, freq, n_blocks)):
+        raise ValueError(f"base_e, freq and n_blocks must be whole and at least 1, got {base_e}, {freq}, {n_blocks}")
+    if not isinstance(incr_e, Integral) or incr_e < 0:
+        raise ValueError(f"incr_e must be whole and at least 0, got {incr_e!r}")
+    if not all(isinstance(share, Real) for share in (pct_3x3, sr)) or not 0 < pct_3x3 < 1 or not 0 < sr <= 1:
+        raise ValueError(f"pct_3x3 must be between 0 and 1, sr above 0 and at most 1, got {pct_3x3!r} and {sr!r}")
+    is_tuple = isinstance(pooling_after, (tuple, list)) and all(isinstance(n, Integral) for n in pooling_after)
+    ends = [1, *pooling_after, n_blocks + 1] if is_tuple else []  # fire block 2 begins the first group
+    if not is_tuple or any(end <= previous for previous, end in pairwise(ends)):
+        raise ValueError(f"pooling_after must be rising numbers from 2 to {n_blocks}, got {pooling_after!r}")
+
+    blocks = []
+    for i in range(n_blocks):
+        e = base_e + incr_e * (i // freq)
+        n_3x3 = round(pct_3x3 * e)
+        blocks.append({"n_squeeze": round(sr * e), "n_1x1": e - n_3x3, "n_3x3": n_3x3})
+    if not all(blocks[0].values()):  # no other has fewer
+        raise ValueError(f"every convolution must have at least one filter, got {blocks[0]}")
+    return tuple(tuple(blocks[previous - 1 : end - 1]) for previous, end in pairwise(ends))
 
 
 # Copied from vgg/vgg.py

@@ -1,0 +1,279 @@
+"""SE-Inception v2 (SE-BN-Inception): Inception v2 with squeeze-excitation after every concatenation.
+
+Paper: Hu et al. 2018, "Squeeze-and-Excitation Networks", arXiv:1709.01507, figures 1 and 2, section 3 and table 2; the
+Inception network is that of Ioffe and Szegedy 2015, arXiv:1502.03167, figure 5.
+
+    se_inception_v2
+    stem          (224, 224,    3) -> ( 28,  28,  192)   7x7 strided, max pooling, 1x1, 3x3, max pooling
+    group 1       ( 28,  28,  192) -> ( 14,  14,  576)   blocks 3a and 3b, grid reduction 3c
+    group 2       ( 14,  14,  576) -> (  7,   7, 1056)   blocks 4a to 4d, grid reduction 4e
+    group 3       (  7,   7, 1056) -> (  7,   7, 1024)   blocks 5a and 5b
+    classifier    (  7,   7, 1024) -> (1000,)
+
+Trainable parameters: se_inception_v2 11,931,622.
+Differs from the paper: the Inception network is the one of the authors' model (hujie-frank/SENet,
+SE-BN-Inception.prototxt), whose first convolution is a plain 7x7, where that of Ioffe and Szegedy is separable, and
+whose blocks 4c and 4d have 608 feature maps, where their figure prints 576. The dense layers of the squeeze-excitation
+have biases, as in the authors' model; the formula in section 3.2 has none. The average pooling of a branch leaves the
+padding out of the mean, and batch normalization's epsilon is 1e-3, as in tf-slim; Caffe counts the padding and has
+1e-5. The initial weights are He-normal, Glorot-uniform before the sigmoids.
+"""
+
+import inspect
+from numbers import Integral
+
+from keras import Input, Model, config, layers
+
+# Figure 5 of Ioffe and Szegedy, row by row; "double 3x3" is two 3x3 convolutions in a row, of n_double_3x3 filters.
+METAPARAMETERS = {
+    "se_inception_v2": {"groups": (
+        {
+            "blocks": (
+                {"n_1x1": 64, "n_3x3_reduce": 64, "n_3x3": 64, "n_double_3x3_reduce": 64, "n_double_3x3": 96,
+                 "n_pool": 32},
+                {"n_1x1": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_double_3x3_reduce": 64, "n_double_3x3": 96,
+                 "n_pool": 64},
+            ),
+            "grid_reduction": {"n_3x3_reduce": 128, "n_3x3": 160, "n_double_3x3_reduce": 64, "n_double_3x3": 96},
+        },
+        {
+            "blocks": (
+                {"n_1x1": 224, "n_3x3_reduce": 64, "n_3x3": 96, "n_double_3x3_reduce": 96, "n_double_3x3": 128,
+                 "n_pool": 128},
+                {"n_1x1": 192, "n_3x3_reduce": 96, "n_3x3": 128, "n_double_3x3_reduce": 96, "n_double_3x3": 128,
+                 "n_pool": 128},
+                {"n_1x1": 160, "n_3x3_reduce": 128, "n_3x3": 160, "n_double_3x3_reduce": 128, "n_double_3x3": 160,
+                 "n_pool": 128},
+                {"n_1x1": 96, "n_3x3_reduce": 128, "n_3x3": 192, "n_double_3x3_reduce": 160, "n_double_3x3": 192,
+                 "n_pool": 128},
+            ),
+            "grid_reduction": {"n_3x3_reduce": 128, "n_3x3": 192, "n_double_3x3_reduce": 192, "n_double_3x3": 256},
+        },
+        {
+            "blocks": (
+                {"n_1x1": 352, "n_3x3_reduce": 192, "n_3x3": 320, "n_double_3x3_reduce": 160, "n_double_3x3": 224,
+                 "n_pool": 128},
+                {"n_1x1": 352, "n_3x3_reduce": 192, "n_3x3": 320, "n_double_3x3_reduce": 192, "n_double_3x3": 224,
+                 "n_pool": 128, "pooling": "max"},
+            ),
+        },
+    )},
+}
+
+
+def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
+    """Return an SE-Inception v2 as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
+
+    Args:
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of dictionaries of the
+            arguments of `group`, `blocks` and `grid_reduction`, and optionally `ratio`, an argument of `learner`, and
+            `stem`, a dictionary of the arguments of `stem`.
+        input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 8, every grid reduction
+            by 2.
+        n_classes: at least 2.
+
+    Raises:
+        ValueError: metaparameters, input_shape or n_classes are invalid.
+    """
+    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
+        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
+    groups = metaparameters["groups"]
+    in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    try:
+        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        of_learner = inspect.signature(learner).bind(None, **in_learner)
+        calls = []
+        for in_group in groups:
+            inspect.signature(group).bind(None, **in_group, ratio=1)
+            calls += [(inception_block, in_block) for in_block in in_group["blocks"]]
+            if in_group.get("grid_reduction"):
+                calls.append((reduce_grid, in_group["grid_reduction"]))
+        for function, arguments in calls:
+            inspect.signature(function).bind(None, **arguments)
+        sizes = [n for _, arguments in calls for name, n in arguments.items() if name != "pooling"]
+    except TypeError as error:
+        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
+    of_stem.apply_defaults()
+    of_learner.apply_defaults()
+    _, n_filters, n_filters_out, kernel_size, strides, pooling = of_stem.args
+    _, _, ratio = of_learner.args
+    if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, n_filters_out, kernel_size, strides, *sizes]):
+        raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if any(not in_group["blocks"] for in_group in groups):
+        raise ValueError(f"a group must have a tuple of at least one block, got {metaparameters}")
+    if any(arguments.get("pooling", "max") not in ("average", "max") for _, arguments in calls):
+        raise ValueError(f'pooling of a block must be "average" or "max", got {metaparameters}')
+    widths = [  # a grid reduction has more feature maps than the block before it
+        sum(arguments[name] for name in ("n_1x1", "n_3x3", "n_double_3x3", "n_pool"))
+        for function, arguments in calls
+        if function is inception_block
+    ]
+    if not isinstance(ratio, Integral) or not 1 <= ratio <= min(widths):
+        raise ValueError(f"ratio must be a whole number of 1 to {min(widths)}, the fewest feature maps, got {ratio!r}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
+    n_reductions = sum(bool(in_group.get("grid_reduction")) for in_group in groups)
+    smallest = strides * (4 if pooling else 2) * 2**n_reductions
+    if any(size is not None and size < smallest for size in input_shape[:2]):
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if not isinstance(n_classes, Integral) or n_classes < 2:
+        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+
+    inputs = Input(input_shape, name="images")
+    x = stem(inputs, n_filters, n_filters_out, int(kernel_size), int(strides), pooling)
+    x = learner(x, groups, int(ratio))
+    outputs = classifier(x, int(n_classes))
+    stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
+    return named_by_stage(inputs, outputs, stages)
+
+
+# Copied from inception/inception_v2.py
+def stem(inputs, n_filters=64, n_filters_out=192, kernel_size=7, strides=2, pooling=True):
+    """Strided convolution, max pooling, 1x1, 3x3, max pooling: (N, H, W, C) -> (N, H / 8, W / 8, n_filters_out).
+
+    The CIFAR-10 stem has a 3x3 convolution without strides and no second pooling: to (N, H / 2, W / 2, n_filters_out).
+
+    Args:
+        inputs: images (N, H, W, C).
+        n_filters: filters of the first two convolutions.
+        n_filters_out: filters of the third.
+        kernel_size, strides: of the first convolution.
+        pooling: whether a second max pooling ends the stem.
+    """
+    x = conv_bn_relu(inputs, n_filters, kernel_size, strides)  # (N, 112, 112, 64) from (N, 224, 224, 3)
+    x = layers.MaxPooling2D(3, strides=2, padding="same")(x)  # (N, 56, 56, 64)
+    x = conv_bn_relu(x, n_filters, 1)
+    x = conv_bn_relu(x, n_filters_out, 3)  # (N, 56, 56, 192)
+    if pooling:
+        x = layers.MaxPooling2D(3, strides=2, padding="same")(x)  # (N, 28, 28, 192)
+    return layers.Identity()(x)  # marks the end of the stem
+
+
+def learner(x, groups, ratio=16):
+    """The groups in a row; every group but the last halves height and width.
+
+    Args:
+        x: the stem's feature maps (N, H, W, C).
+        groups: a tuple of dictionaries of the arguments of `group`, `blocks` and `grid_reduction`.
+        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
+
+    Returns:
+        Feature maps, of 224x224 images (N, 7, 7, 1024), ready for any head.
+    """
+    for metaparameters in groups:
+        x = group(x, **metaparameters, ratio=ratio)
+    return x
+
+
+def group(x, blocks, grid_reduction=None, ratio=16):
+    """Inception blocks, then a grid reduction, which halves height and width; each with squeeze-excitation. Figure 2.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        blocks: a tuple of the arguments of `inception_block`.
+        grid_reduction: the arguments of `reduce_grid`; None leaves it out.
+        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
+
+    Returns:
+        Feature maps (N, H / 2, W / 2, filters of the grid reduction).
+    """
+    for metaparameters in blocks:
+        x = inception_block(x, **metaparameters)
+        x = se_block(x, ratio)
+    if grid_reduction:
+        x = reduce_grid(x, **grid_reduction)
+        x = se_block(x, ratio)
+    return layers.Identity()(x)  # marks the end of the group
+
+
+# Copied from inception/inception_v2.py
+def inception_block(x, n_1x1, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3, n_pool, pooling="average"):
+    """Four branches side by side: (N, H, W, C) -> (N, H, W, n_1x1 + n_3x3 + n_double_3x3 + n_pool).
+
+    Two 3x3 convolutions in a row see as far as the 5x5 of version 1, whose place they take.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        n_1x1, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3, n_pool: filters.
+        pooling: "average" or "max", of the pooling branch.
+    """
+    branch_1x1 = conv_bn_relu(x, n_1x1, 1)  # 1x1 branch
+    branch_3x3 = conv_bn_relu(x, n_3x3_reduce, 1)  # dimensionality reduction
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, 3)  # 3x3 branch
+    branch_double_3x3 = conv_bn_relu(x, n_double_3x3_reduce, 1)  # dimensionality reduction
+    branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3)  # double 3x3 branch: 5x5, factorized
+    branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3)
+    pool = {"average": layers.AveragePooling2D, "max": layers.MaxPooling2D}[pooling]
+    branch_pool = pool(3, strides=1, padding="same")(x)
+    branch_pool = conv_bn_relu(branch_pool, n_pool, 1)  # pooling branch
+    return layers.Concatenate()([branch_1x1, branch_3x3, branch_double_3x3, branch_pool])
+
+
+# Copied from inception/inception_v2.py
+def reduce_grid(x, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3):
+    """Two strided branches beside a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_3x3 + n_double_3x3 + C)."""
+    branch_3x3 = conv_bn_relu(x, n_3x3_reduce, 1)  # dimensionality reduction
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, 3, 2)  # 3x3 branch
+    branch_double_3x3 = conv_bn_relu(x, n_double_3x3_reduce, 1)  # dimensionality reduction
+    branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3)  # double 3x3 branch
+    branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3, 2)
+    branch_pool = layers.MaxPooling2D(3, strides=2, padding="same")(x)  # pooling branch: C feature maps
+    return layers.Concatenate()([branch_3x3, branch_double_3x3, branch_pool])
+
+
+# Copied from senet/se_resnet.py
+def se_block(x, ratio=16):
+    """Scale each feature map by a weight computed from all of them: (N, H, W, C) throughout. Figure 1, section 3.
+
+    Squeeze: each feature map is averaged. Excitation: two dense layers turn the C means into C weights between 0 and 1.
+    Scale: each feature map is multiplied by its weight.
+
+    Args:
+        x: feature maps (N, H, W, C).
+        ratio: the first dense layer has C / ratio units, rounded down.
+    """
+    n_filters = x.shape[-1]
+    weights = layers.GlobalAveragePooling2D(keepdims=True)(x)  # squeeze: (N, 1, 1, C)
+    weights = layers.Dense(n_filters // ratio, activation="relu", kernel_initializer="he_normal")(weights)  # excitation
+    weights = layers.Dense(n_filters, activation="sigmoid")(weights)  # Glorot's initial weights: He's are for ReLU
+    return layers.Multiply()([x, weights])  # scale
+
+
+# Copied from inception/inception_v2.py
+def conv_bn_relu(x, n_filters, kernel_size, strides=1):
+    """Convolution, batch normalization and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    padding = "same"
+    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+        x = layers.ZeroPadding2D(kernel_size // 2)(x)
+        padding = "valid"
+    x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3)(x)  # epsilon as in tf-slim
+    return layers.ReLU()(x)
+
+
+# Copied from resnet/resnet_v1.py
+def classifier(x, n_classes):
+    """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
+    x = layers.GlobalAveragePooling2D()(x)  # (N, C)
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+
+
+# Copied from vgg/vgg.py
+def named_by_stage(inputs, outputs, stages):
+    """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
+
+    Args:
+        inputs, outputs: of the model.
+        stages: their names in order. Each stage but the last ends with an Identity, which takes its name.
+    """
+    names = iter(stages)
+    stage, i = next(names), 0
+    for operation in Model(inputs, outputs).operations[1:]:  # all but the input
+        if isinstance(operation, layers.Identity):
+            operation.name, stage, i = stage, next(names), 0
+        else:
+            i += 1
+            operation.name = f"{stage}_{i}"
+    return Model(inputs, outputs)
