@@ -56,7 +56,7 @@ def main():
     history = training.read_history(args)
     figures = {
         "curves.png": evaluate.loss_curves(history),
-        "detections.png": evaluate.detections(*scenes["test"], found["test"][0], classes, evaluate.DRAWN[args.model]),
+        "detections.png": evaluate.detections(*scenes["test"], found["test"][0], classes, *evaluate.DRAWN[args.model]),
     }
     warnings.filterwarnings("ignore", "No artists with labels")  # of report.curves, which curves.png replaces
     report.write(args, history, scores, figures)

@@ -1,4 +1,4 @@
-"""One small network of each kind of block, whole ones without numbers, and how to train one of each folder in seconds."""
+"""One small network of each kind of block, whole ones without numbers, and how to train one of each folder."""
 
 import functools
 import inspect
