@@ -18,7 +18,7 @@ def detection_scores(found, scenes, classes):
         classes: the names of the classes.
     """
     precisions = {
-        name: boxes.evaluate(detections, scenes[name][1], len(classes)) for name, (detections, _, _) in found.items()
+        name: boxes.average_precisions(detections, scenes[name][1], len(classes)) for name, (detections, _, _) in found.items()
     }
     _, proposals, seconds = found["test"]
     _, truths = scenes["test"]
