@@ -18,7 +18,7 @@ def detection_scores(found, scenes, classes):
         classes: the names of the classes.
     """
     precisions = {
-        name: boxes.average_precisions(detections, scenes[name][1], len(classes)) for name, (detections, _, _) in found.items()
+        name: boxes.average_precisions(found[name][0], scenes[name][1], len(classes)) for name in ("validation", "test")
     }
     _, proposals, seconds = found["test"]
     _, truths = scenes["test"]
@@ -56,7 +56,7 @@ def loss_curves(history):
         epochs = [history["epoch"][i] + 1 for i in of_step]
         axes.plot(epochs, [history["loss"][i] for i in of_step], "--", label="training")
         axes.plot(epochs, [history["val_loss"][i] for i in of_step], ".-", label="validation")
-        axes.set(xlabel="epoch", ylabel="loss, weight decay included")
+        axes.set(xlabel="epoch", ylabel="loss with weight decay")
         axes.set_title(step, parse_math=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)

@@ -75,7 +75,7 @@ def arguments():
          help=f"default {PRETRAINING_RATE}: the highest; for a few hundred updates 0.03 is better")
     flag("--scenes", metavar="N", type=run.whole(1, 100_000),
          help=f"train on N scenes; default {n_scenes}, or a tenth of --limit if that is fewer")
-    limit = parser.parse_known_args()[0].limit
+    limit = parser.parse_known_args()[0].limit  # before run.parse, which compares the settings with an earlier run's
     parser.set_defaults(scenes=min(n_scenes, max(2, limit // 10)) if limit else n_scenes)
     args = run.parse(parser)
     if args.batch_size > args.scenes:

@@ -1,4 +1,4 @@
-"""What cannot work is refused by `build`, in a sentence with what is allowed: once for each sentence and kind of module."""
+"""What cannot work is refused by `build`, in a sentence with what is allowed: once for each sentence and family."""
 
 import inspect
 import re
@@ -43,58 +43,58 @@ def refused(path, sentence, given, input_shape=(96, 96, 3), n_classes=10, **opti
         (V1, {"groups": (BLOCKS | {"n_layers": 1},)}, INVALID + "got an unexpected keyword argument 'n_layers'"),
         (V2, {"groups": BLOCKS}, INVALID + ".* must be a mapping"),
         (BASIC, {"groups": 3}, INVALID + "'int' object is not iterable"),
-        (BASIC, {"groups": (BLOCKS | {"strides": 2},)}, INVALID + "multiple values for .*'strides'"),
+        (BASIC, {"groups": (BLOCKS | {"strides": 2},)}, INVALID + ".* multiple values for .*'strides'"),
         (BASIC, {"stem": {"filters": 16}}, INVALID + "got an unexpected keyword argument 'filters'"),
         (RESNEXT, {"groups": (BLOCKS,)}, INVALID + "missing a required argument: 'n_filters_out'"),
         (INCEPTION_V1, {"groups": ((BLOCK, {"n_1x1": 8}),)}, INVALID + "missing a required argument: 'n_3x3_reduce'"),
         (INCEPTION_V3, {"groups": (A | {"blocks": B["blocks"]},)}, INVALID + "missing a required argument: 'n_1x1'"),
-        (INCEPTION_V3, {"groups": (B | {"grid_reduction": {"n_3x3": 8}},)}, INVALID + ".*required argument: 'n_filters'"),
+        (INCEPTION_V3, {"groups": (B | {"grid_reduction": {"n_3x3": 8}},)}, INVALID + ".*argument: 'n_filters'"),
         (INCEPTION_V3, {"groups": ({"block": "a"},)}, INVALID + "missing a required argument: 'blocks'"),
         (SE_INCEPTION, {"groups": ((BLOCK, None),)}, INVALID + ".* must be a mapping, not NoneType"),
         (SQUEEZENET, {"groups": (FIRE,)}, INVALID + ".* must be a mapping"),
         (SIAMESE, {"stem": {"strides": 2}}, INVALID + "got an unexpected keyword argument 'strides'"),
-        (FAST, {"scale": 1 / 8}, INVALID + "multiple values for .*'scale'"),
+        (FAST, {"scale": 1 / 8}, INVALID + ".* multiple values for .*'scale'"),
         (FASTER, {"anchors": {"sizes": (1,)}}, INVALID + "got an unexpected keyword argument 'sizes'"),
         # numbers
         (VGG, {"groups": ({"n_layers": 0, "n_filters": 8},)}, "n_layers, n_filters, n_units must be whole numbers"),
         (VGG, {"n_units": (0,)}, "n_layers, n_filters, n_units must be whole numbers of at least 1, got"),
         (VGG, {"n_units": 512}, INVALID + ".* must be an iterable, not int"),
-        (V1, {"groups": (BLOCKS | {"n_blocks": 1.5},)}, "n_filters and n_blocks must be whole numbers of at least 1, got"),
+        (V1, {"groups": (BLOCKS | {"n_blocks": 1.5},)}, "n_filters and n_blocks must be whole numbers of at least"),
         (BASIC, {"groups": (BLOCKS | {"n_filters": "8"},)}, FILTERS),
         (BASIC, {"stem": {"kernel_size": (7, 7)}}, FILTERS),
         (BASIC, {"stem": {"strides": 0}}, FILTERS),
-        (DENSENET, {"growth_rate": -4}, "n_blocks, growth_rate, n_filters, kernel_size and strides must be whole and at"),
-        (INCEPTION_V1, {"groups": ((BLOCK | {"n_pool": 0},),)}, "filters, kernel_size and strides must be whole and at"),
+        (DENSENET, {"growth_rate": -4}, "n_blocks, growth_rate, n_filters, kernel_size and strides must be whole and"),
+        (INCEPTION_V1, {"groups": ((BLOCK | {"n_pool": 0},),)}, "filters, kernel_size and strides must be whole and"),
         (INCEPTION_V3, {"stem": {"n_filters_reduce": None}}, "filters and strides must be whole and at least 1, got"),
-        (SQUEEZENET, {"groups": ((FIRE | {"n_1x1": -1},),)}, "filters, kernel_size and strides must be whole and at"),
+        (SQUEEZENET, {"groups": ((FIRE | {"n_1x1": -1},),)}, "filters, kernel_size and strides must be whole and"),
         (SIAMESE, {"n_units": None}, "layers, filters, kernel_size, n_units must be whole and at least 1, got"),
-        (AUTOENCODER, {"layers": (64, 0)}, r"layers must be a tuple of whole numbers .*, as \(64, 32, 32\), got \(64, 0\)"),
-        (AUTOENCODER, {"layers": 64}, r"layers must be a tuple of whole numbers .*, as \(64, 32, 32\), got 64"),
+        (AUTOENCODER, {"layers": (64, 0)}, r"layers must be a tuple of whole numbers .*, got \(64, 0\)"),
+        (AUTOENCODER, {"layers": 64}, "layers must be a tuple of whole numbers of at least 1, as .*, got 64"),
         (FAST, {"pooled_size": 0}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
         (FASTER, {"n_filters": 0}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
         (FASTER, {"proposals": {"n_proposals": 0}}, "n_proposals must be a whole number of at least 1, got 0"),
         # choices
         (V1, {"strided_convolution": "5x5"}, 'strided_convolution must be "1x1" or "3x3", got .*5x5'),
         (BASIC, {"shortcut_type": "A"}, "shortcut_type must be \"projection\" or \"zero_padding\", got 'A'"),
-        (RESNEXT, {"convolution": "depthwise"}, 'convolution must be "split_transform_merge" or "grouped_convolution", got'),
+        (RESNEXT, {"convolution": "depthwise"}, 'must be "split_transform_merge" or "grouped_convolution", got'),
         (DENSENET, {"bottleneck": "False"}, "bottleneck must be True or False, got 'False'"),
         (SE_RESNET, {"bottleneck": None}, "bottleneck must be True or False, got None"),
         (INCEPTION_V3, {"stem": {"padding": "causal"}}, "padding must be \"valid\" or \"same\", got 'causal'"),
-        (INCEPTION_V3, {"groups": (A | {"block": "d"},)}, 'block must be "a", "b" or, without grid reduction, "c", got'),
+        (INCEPTION_V3, {"groups": (A | {"block": "d"},)}, 'block must be "a", "b" or, without grid reduction, "c"'),
         (INCEPTION_V3, {"groups": (C | {"grid_reduction": {"n_3x3": 8}},)}, 'block must be "a", "b" or, without'),
         (SQUEEZENET, {"bypass": "identity"}, "bypass must be None, \"simple\" or \"complex\", got 'identity'"),
         (SIAMESE, {"padding": "causal"}, "padding must be \"valid\" or \"same\", got 'causal'"),
         (SIAMESE, {"initial_weights": "glorot"}, "initial_weights must be \"he_normal\" or \"koch\", got 'glorot'"),
         # what does not go together
-        (BASIC, {"shortcut_type": "zero_padding"}, r"need at least as many filters as the group before, got \[64, 8, 16\]"),
-        (RESNEXT, {"cardinality": 3}, r"cardinality must be a whole number that divides n_filters, \[8, 16\], got 3"),
-        (SE_RESNEXT, {"cardinality": 0}, r"cardinality must be a whole number that divides n_filters, \[8, 16\], got 0"),
+        (BASIC, {"shortcut_type": "zero_padding"}, r"at least as many filters as the group before, got \[64, 8, 16\]"),
+        (RESNEXT, {"cardinality": 3}, r"cardinality must be a whole .* divides n_filters, \[8, 16\], got 3"),
+        (SE_RESNEXT, {"cardinality": 0}, r"cardinality must be a whole .* divides n_filters, \[8, 16\], got 0"),
         (DENSENET, {"reduction": 1.01}, "reduction must be above 0 and at most 1, got 1.01"),
         (DENSENET, {"reduction": 0.01}, "reduction must leave at least one feature map in each group, got 0.01"),
         (SE_RESNET, {"ratio": 33}, "ratio must be a whole number of 1 to 32, the fewest feature maps, got 33"),
         (SE_RESNEXT, {"ratio": 1.5}, "ratio must be a whole number of 1 to 16, the fewest feature maps, got 1.5"),
         (SE_INCEPTION, {"ratio": 0}, "ratio must be a whole number of 1 to 28, the fewest feature maps, got 0"),
-        (INCEPTION_V1, {"groups": ((None, BLOCK),)}, "a group must be a tuple of blocks and begin with one, not with None"),
+        (INCEPTION_V1, {"groups": ((None, BLOCK),)}, "a group must be a tuple of blocks and begin with one, not"),
         (INCEPTION_V3, {"groups": (C | {"blocks": ()},)}, "a group must be a tuple of blocks and begin with one"),
         (SE_INCEPTION, {"groups": ((BLOCK,), ())}, "a group must be a tuple of at least one block, got"),
         (SQUEEZENET, {"groups": ((),)}, "a group must be a tuple of at least one block, got"),
@@ -111,16 +111,17 @@ def test_what_every_module_refuses(path):
     unknown = "metaparameters" if path == AUTOENCODER else INVALID + "got an unexpected keyword argument 'depth', in"
     refused(path, unknown, given | {"depth": 20})
     for input_shape in ((32, 32), (32, 32, 0), (32, 32, None), "32x32", 32, None):
-        refused(path, re.escape(f"input_shape must be (height, width, channels), got {input_shape!r}"), given, input_shape)
+        sentence = f"input_shape must be (height, width, channels), got {input_shape!r}"
+        refused(path, re.escape(sentence), given, input_shape)
     if "n_classes" in inspect.signature(module.build).parameters:
         for n in (1, -3, "10", 2.5, None):
             refused(path, f"n_classes must be a whole number of at least 2, got {n!r}", given, n_classes=n)
 
 
-@pytest.mark.parametrize("classes", [1, 2.5, None, "kind", ("kind",), {}, {"kind": 1}, {"kind": "ten"}])
-def test_classes_of_multilabel(classes):
-    sentence = f"classes must be a whole number of at least 2, or {{name: such a number}}, got {classes!r}"
-    refused(MULTILABEL, re.escape(sentence), VALID[MULTILABEL], classes=classes)
+def test_classes_of_multilabel():
+    for classes in (1, 2.5, None, "kind", ("kind",), {}, {"kind": 1}, {"kind": "ten"}):
+        sentence = f"classes must be a whole number of at least 2, or {{name: such a number}}, got {classes!r}"
+        refused(MULTILABEL, re.escape(sentence), VALID[MULTILABEL], classes=classes)
 
 
 def test_regions_of_fast_rcnn():
@@ -153,7 +154,8 @@ def test_the_smallest_image(path, metaparameters):
 
 def test_sizes_of_the_autoencoder():
     for size in ((30, 32, 3), (None, 36, 3), (0, 32, 3)):
-        refused(AUTOENCODER, re.escape(f"height and width must be divisible by 8, got {size[:2]}"), VALID[AUTOENCODER], size)
+        sentence = f"height and width must be divisible by 8, got {size[:2]}"
+        refused(AUTOENCODER, re.escape(sentence), VALID[AUTOENCODER], size)
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path not in (VGG, SIAMESE, RCNN, FAST, FASTER)])
