@@ -10,7 +10,6 @@ To resume an interrupted run, repeat the command.
 
 import json
 import time
-import warnings
 
 import keras
 
@@ -58,7 +57,6 @@ def main():
         "curves.png": evaluate.loss_curves(history),
         "detections.png": evaluate.detections(*scenes["test"], found["test"][0], classes, *evaluate.DRAWN[args.model]),
     }
-    warnings.filterwarnings("ignore", "No artists with labels")  # of report.curves, which curves.png replaces
     report.write(args, history, scores, figures)
     print(f"mAP at IoU 0.5 {scores['map_50']:.1%} on {scores['test_scenes']} test scenes, in "
           f"{sum(scores['seconds_per_image'].values()):.3f} s a scene; {scores['proposals_per_image']:.0f} proposals "

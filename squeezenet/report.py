@@ -57,7 +57,9 @@ def write(args, history, scores, figures):
         figures: {file name: matplotlib Figure} beside curves.png, or in its place.
     """
     title = f"{args.model} on {name_of(args.data)}"
-    for name, figure in ({"curves.png": curves(history)} | figures).items():
+    if "curves.png" not in figures:
+        figures = {"curves.png": curves(history)} | figures
+    for name, figure in figures.items():
         figure.suptitle("\n".join(filter(None, [title, figure.get_suptitle()])), parse_math=False)
         run.write(args.output / name, lambda path, figure=figure: figure.savefig(path, dpi=100))
     run.write(args.output / "history.csv", lambda path: write_rows(path, history))
