@@ -109,10 +109,10 @@ def train(args, splits, scenes, n_classes):
             pixels = scenes["training"][0]
             mean, variance = pixels.mean((0, 1, 2)), pixels.var((0, 1, 2))
             model = MODELS[args.model](args, splits, scenes, n_classes, mean, variance)
-            run.write(args.output / "model.keras", model.save)
+            run.write_whole(args.output / "model.keras", model.save)
     finally:
         seconds = before + time.perf_counter() - start
-        run.write(clock, lambda path: path.write_text(json.dumps(seconds)))
+        run.write_whole(clock, lambda path: path.write_text(json.dumps(seconds)))
     return keras.saving.load_model(args.output / "model.keras"), seconds
 
 
