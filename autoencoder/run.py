@@ -172,7 +172,7 @@ def start(args):
             (args.output / name).unlink(missing_ok=True)
         shutil.rmtree(backup, ignore_errors=True)
     backup.mkdir(exist_ok=True)
-    write(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
+    write_whole(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
 
     weights, metadata = backup / "latest.weights.h5", backup / "training_metadata.json"
     try:
@@ -298,7 +298,7 @@ def history(args):
     return {name: [float(row[name]) for row in rows] for name in next(iter(rows), ())}
 
 
-def write(path, save):
+def write_whole(path, save):
     """Call save with a temporary path and rename what it wrote, so that a kill never leaves half a file."""
     partial = path.with_name("partial_" + path.name)  # the same ending, by which savers choose the format
     save(partial)

@@ -197,7 +197,7 @@ def voc_average_precision(recall, precision, eleven_points=False):
     return float(np.sum(np.diff(recall) * highest))
 
 
-def evaluate(detections, truths, n_classes, threshold=0.5):
+def average_precisions(detections, truths, n_classes, threshold=0.5):
     """Return the average precision of each class: (n_classes,), all-point; nan for a class that no scene has.
 
     A detection is right if its IoU with the object of its class that it overlaps most is above the threshold, and no

@@ -58,10 +58,10 @@ def main():
     seconds = time_detectors(models, scenes)
     print_table(seconds)
     results = {"scenes": args.scenes, "seconds_per_image": seconds, "command": shlex.join(["python", *sys.argv])}
-    run.write(args.output / "seconds.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
+    run.write_whole(args.output / "seconds.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
     figure = time_bars(seconds)
     figure.suptitle(f"mean of {args.scenes} scenes of {report.name_of(args.data)}", parse_math=False)
-    run.write(args.output / "seconds.png", lambda path: figure.savefig(path, dpi=100))
+    run.write_whole(args.output / "seconds.png", lambda path: figure.savefig(path, dpi=100))
 
 
 def time_detectors(models, scenes):

@@ -54,7 +54,7 @@ def detect(model, scenes, proposals=None):
     for scene, known in zip(scenes, given, strict=True):
         proposed, scores, deltas, times = look(parts, scene, known)
         start = perf_counter()
-        found.append(best(proposed, scores, deltas, scene.shape[:2], MIN_SCORE[name]))
+        found.append(best_boxes(proposed, scores, deltas, scene.shape[:2], MIN_SCORE[name]))
         times["heads"] += perf_counter() - start
         regions.append(proposed)
         seconds.append(times)
@@ -136,7 +136,7 @@ def look_faster_rcnn(parts, scene, regions=None):
     return regions[0, is_box], classes[is_box, 1:], deltas[is_box, 1:] * BOX_DEVIATIONS, times
 
 
-def best(regions, scores, deltas, image_size, min_score):
+def best_boxes(regions, scores, deltas, image_size, min_score):
     """Return the detections of a scene: the boxes of each class whose score is high enough, overlaps suppressed.
 
     Args:

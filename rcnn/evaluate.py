@@ -5,7 +5,8 @@ from matplotlib.figure import Figure
 
 import boxes
 
-DRAWN = {"rcnn": 0.0, "fast_rcnn": 0.5, "faster_rcnn": 0.5}  # the least score to draw: a margin, two probabilities
+# What the scores of a detector are, and the least one to draw.
+DRAWN = {"rcnn": ("margin", 0.0), "fast_rcnn": ("probability", 0.5), "faster_rcnn": ("probability", 0.5)}
 
 
 def detection_scores(found, scenes, classes):
@@ -17,7 +18,7 @@ def detection_scores(found, scenes, classes):
         classes: the names of the classes.
     """
     precisions = {
-        name: boxes.evaluate(detections, scenes[name][1], len(classes)) for name, (detections, _, _) in found.items()
+        name: boxes.average_precisions(found[name][0], scenes[name][1], len(classes)) for name in ("validation", "test")
     }
     _, proposals, seconds = found["test"]
     _, truths = scenes["test"]
@@ -55,7 +56,7 @@ def loss_curves(history):
         epochs = [history["epoch"][i] + 1 for i in of_step]
         axes.plot(epochs, [history["loss"][i] for i in of_step], "--", label="training")
         axes.plot(epochs, [history["val_loss"][i] for i in of_step], ".-", label="validation")
-        axes.set(xlabel="epoch", ylabel="loss, weight decay included")
+        axes.set(xlabel="epoch", ylabel="loss with weight decay")
         axes.set_title(step, parse_math=False)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
@@ -63,7 +64,7 @@ def loss_curves(history):
     return figure
 
 
-def detections(scenes, truths, found, classes, min_score):
+def detections(scenes, truths, found, classes, score, min_score):
     """Return a figure of up to 12 scenes in pairs: on the left the objects, on the right the detections.
 
     Args:
@@ -71,17 +72,18 @@ def detections(scenes, truths, found, classes, min_score):
         truths: for each scene (boxes (M, 4), classes (M,)).
         found: for each scene (boxes (D, 4), classes (D,), scores (D,)), the best first.
         classes: the names of the classes.
-        min_score: the least score that is drawn.
+        score: what the scores are, "margin" or "probability".
+        min_score: the least score to draw.
     """
     figure = Figure(figsize=(12.6, 9.2), layout="constrained")
-    figure.suptitle(f"test scenes: left the objects, right the detections with scores of at least {min_score:g}")
+    figure.suptitle(f"test scenes: left the objects, right the detections with a {score} of at least {min_score:g}")
     for axes in (pairs := figure.subplots(4, 6)).flat:
         axes.axis("off")
     for i, (scene, (truth, labels)) in enumerate(list(zip(scenes, truths, strict=True))[:12]):
         left, right = pairs.flat[2 * i], pairs.flat[2 * i + 1]
         draw_boxes(left, scene, truth, [classes[k] for k in labels], ["white"] * len(labels))
         placed, labels, scores = (values[found[i][2] >= min_score] for values in found[i])
-        texts = [f"{classes[k]} {score:.2f}" for k, score in zip(labels, scores, strict=True)]
+        texts = [f"{classes[k]} {value:.2f}" for k, value in zip(labels, scores, strict=True)]
         draw_boxes(right, scene, placed, texts, [f"C{k % 10}" for k in labels])
     return figure
 

@@ -281,8 +281,8 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
     return {"classes": classes, "deltas": layers.Reshape((n_regions, n_classes, 4), name="deltas")(deltas)}
 
 
-@saving.register_keras_serializable(package="rcnn")
 # Copied from rcnn/fast_rcnn.py
+@saving.register_keras_serializable(package="rcnn")
 class RoIPooling(layers.Layer):
     """Divide each region of interest into size x size bins and keep the maximum of each.
 

@@ -10,7 +10,6 @@ To resume an interrupted run, repeat the command.
 
 import json
 import time
-import warnings
 
 import keras
 
@@ -56,9 +55,8 @@ def main():
     history = training.read_history(args)
     figures = {
         "curves.png": evaluate.loss_curves(history),
-        "detections.png": evaluate.detections(*scenes["test"], found["test"][0], classes, evaluate.DRAWN[args.model]),
+        "detections.png": evaluate.detections(*scenes["test"], found["test"][0], classes, *evaluate.DRAWN[args.model]),
     }
-    warnings.filterwarnings("ignore", "No artists with labels")  # of report.curves, which curves.png replaces
     report.write(args, history, scores, figures)
     print(f"mAP at IoU 0.5 {scores['map_50']:.1%} on {scores['test_scenes']} test scenes, in "
           f"{sum(scores['seconds_per_image'].values()):.3f} s a scene; {scores['proposals_per_image']:.0f} proposals "
@@ -75,7 +73,7 @@ def arguments():
          help=f"default {PRETRAINING_RATE}: the highest; for a few hundred updates 0.03 is better")
     flag("--scenes", metavar="N", type=run.whole(1, 100_000),
          help=f"train on N scenes; default {n_scenes}, or a tenth of --limit if that is fewer")
-    limit = parser.parse_known_args()[0].limit
+    limit = parser.parse_known_args()[0].limit  # before run.parse, which compares the settings with an earlier run's
     parser.set_defaults(scenes=min(n_scenes, max(2, limit // 10)) if limit else n_scenes)
     args = run.parse(parser)
     if args.batch_size > args.scenes:
@@ -111,10 +109,10 @@ def train(args, splits, scenes, n_classes):
             pixels = scenes["training"][0]
             mean, variance = pixels.mean((0, 1, 2)), pixels.var((0, 1, 2))
             model = MODELS[args.model](args, splits, scenes, n_classes, mean, variance)
-            run.write(args.output / "model.keras", model.save)
+            run.write_whole(args.output / "model.keras", model.save)
     finally:
         seconds = before + time.perf_counter() - start
-        run.write(clock, lambda path: path.write_text(json.dumps(seconds)))
+        run.write_whole(clock, lambda path: path.write_text(json.dumps(seconds)))
     return keras.saving.load_model(args.output / "model.keras"), seconds
 
 

@@ -54,7 +54,7 @@ def train_rcnn(args, splits, scenes, n_classes, mean, variance):
         detector.load_weights(kept)
     else:
         fit_linear_models(args, detector, scenes["training"], proposals["training"], n_classes, mean, variance)
-        run.write(kept, detector.save_weights)
+        run.write_whole(kept, detector.save_weights)
     detector.name = "rcnn"
     images = Input((SIZE, SIZE, 3), name="images")
     return Model(images, detector(pre_stem(images, mean, variance)))
@@ -235,7 +235,7 @@ def search(args, name, scenes):
             for i, scene in enumerate(scenes[first : first + 100], first):
                 of_each.append(selective_search(scene, max_boxes=N_PROPOSALS))
                 bar.update(i)
-            run.write(path, lambda path, of_each=of_each: np.savez(path, *of_each))
+            run.write_whole(path, lambda path, of_each=of_each: np.savez(path, *of_each))
         with np.load(path) as arrays:
             found += [arrays[key] for key in arrays.files]
     bar.update(len(scenes))
@@ -331,7 +331,7 @@ def fit(args, step, network, model, training, validation, loss, loss_weights=Non
         ]
         print(f"Step: {step}")
         model.fit(training, epochs=epochs, validation_data=validation, shuffle=False, callbacks=watchers)
-        run.write(kept, network.save_weights)
+        run.write_whole(kept, network.save_weights)
     for path in (*backup.glob("latest.weights.h5*"), *backup.glob("training_metadata.json*")):
         path.unlink()  # or the next step would resume from there
 

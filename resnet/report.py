@@ -57,10 +57,12 @@ def write(args, history, scores, figures):
         figures: {file name: matplotlib Figure} beside curves.png, or in its place.
     """
     title = f"{args.model} on {name_of(args.data)}"
-    for name, figure in ({"curves.png": curves(history)} | figures).items():
+    if "curves.png" not in figures:
+        figures = {"curves.png": curves(history)} | figures
+    for name, figure in figures.items():
         figure.suptitle("\n".join(filter(None, [title, figure.get_suptitle()])), parse_math=False)
-        run.write(args.output / name, lambda path, figure=figure: figure.savefig(path, dpi=100))
-    run.write(args.output / "history.csv", lambda path: write_rows(path, history))
+        run.write_whole(args.output / name, lambda path, figure=figure: figure.savefig(path, dpi=100))
+    run.write_whole(args.output / "history.csv", lambda path: write_rows(path, history))
     backend = keras.config.backend()
     results = {
         **run.settings(args),
@@ -71,7 +73,7 @@ def write(args, history, scores, figures):
         "backend": backend,
         "command": shlex.join(["python", *sys.argv]),
     }
-    run.write(args.output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
+    run.write_whole(args.output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
     shutil.rmtree(args.output / "backup")
     print(f"Results are in {args.output}.")
 

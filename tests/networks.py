@@ -1,4 +1,4 @@
-"""One small network of each kind of block, whole ones without numbers, and how to train one of each folder in seconds."""
+"""One small network of each kind of block, whole ones without numbers, and how to train one of each folder."""
 
 import functools
 import inspect
@@ -202,6 +202,7 @@ def tiny(name, **changes):
 def rcnn(module, epochs=1):
     """The flags of a Faster R-CNN, whose network is what it is, of a few scenes."""
     flags = ["--data", "synthetic", "--limit", "120", "--scenes", 6, "--epochs", epochs, "--pretraining-epochs", epochs]
+    flags += ["--pretraining-rate", 0.01, "--learning-rate", 0.005]
     return flags, "faster_rcnn fast_rcnn"
 
 

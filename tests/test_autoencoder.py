@@ -1,27 +1,26 @@
 """The autoencoder: its two halves, the codes that it is compared with, and what train.py makes of them."""
 
 import json
-import sys
 
 import keras
 import numpy as np
 import pytest
-from folders import load, main
+from folders import load, main, predict, without_numbers
 from keras import Input, layers
 
 MODULE = load("autoencoder/autoencoder.py")
 CODES = load("autoencoder/codes.py")
-REPORT = load("autoencoder/report.py")
 
 
 def images(n=4, size=32):
     return np.random.default_rng(0).uniform(size=(n, size, size, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("filters", [(5,), (8, 4), (64, 32, 32), (16, 8, 8, 2)])
+@pytest.mark.parametrize("filters", [(5,), (64, 32, 32), (16, 8, 8, 2)])
 def test_the_decoder_mirrors_the_encoder(filters):
     """As many layers, the same filters in reverse, and at the end the channels of the image."""
-    model = MODULE.build({"layers": filters}, (32, 48, 3))
+    with without_numbers():
+        model = MODULE.build({"layers": filters}, (32, 48, 3))
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
     down = [layer for layer in encoder.layers if isinstance(layer, layers.Conv2D)]
     up = [layer for layer in decoder.layers if isinstance(layer, layers.Conv2DTranspose)]
@@ -36,12 +35,12 @@ def test_the_decoder_mirrors_the_encoder(filters):
 def test_encoder_and_decoder_work_alone(tmp_path):
     model = MODULE.build(MODULE.METAPARAMETERS["autoencoder_cifar10"])
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
-    codes = encoder.predict(images(), verbose=0)
+    codes = predict(encoder, images())
     assert codes.shape == (4, 4, 4, 32) and (codes < 0).any()  # no ReLU on the code
-    np.testing.assert_allclose(decoder.predict(codes, verbose=0), model.predict(images(), verbose=0), atol=1e-5)
+    np.testing.assert_allclose(predict(decoder, codes), predict(model, images()), atol=1e-5)
     encoder.save(tmp_path / "encoder.keras")
     loaded = keras.saving.load_model(tmp_path / "encoder.keras", safe_mode=True)
-    np.testing.assert_allclose(loaded.predict(images(), verbose=0), codes, atol=1e-6)
+    np.testing.assert_allclose(predict(loaded, images()), codes, atol=1e-6)
 
 
 def test_a_tenth_of_the_numbers():
@@ -51,52 +50,16 @@ def test_a_tenth_of_the_numbers():
 
 
 def test_functions_take_and_return_tensors():
-    x = Input((16, 24, 1))
-    codes = MODULE.encoder(x, (8, 4))
-    outputs = MODULE.decoder(codes, (8, 4), 1)
-    assert codes.shape == (None, 4, 6, 4) and outputs.shape == (None, 16, 24, 1)
-    given = [8, 4]
-    MODULE.decoder(MODULE.encoder(x, given), given, 1)
-    assert given == [8, 4]
+    x, filters = Input((16, 24, 1)), [8, 4]
+    codes = MODULE.encoder(x, filters)
+    outputs = MODULE.decoder(codes, filters, 1)
+    assert codes.shape == (None, 4, 6, 4) and outputs.shape == (None, 16, 24, 1) and filters == [8, 4]
 
 
 def test_any_size_that_can_be_halved():
     model = MODULE.build({"layers": (8, 4)}, (None, None, 3))
     for size in (8, 12, 32):
-        assert model.predict(images(2, size), verbose=0).shape == (2, size, size, 3)
-
-
-@pytest.mark.parametrize("shape", [(30, 32, 3), (32, 36, 3), (4, 32, 3), (1, 1, 3), (33, 33, 3), (None, 36, 3)])
-def test_sizes_that_are_not_divisible(shape):
-    with pytest.raises(ValueError, match=r"height and width must be divisible by 8, 2 for each of 3 layers, got \("):
-        MODULE.build(MODULE.METAPARAMETERS["autoencoder_cifar10"], shape)
-
-
-@pytest.mark.parametrize("filters", [(), [], None, 64, "64", (64, 0), (64, -1), (64, 1.5), (64, None), {64: 32}])
-def test_layers_that_cannot_be(filters):
-    sentence = r"layers must be a tuple of whole numbers of at least 1, such as \(64, 32, 32\), got"
-    with pytest.raises(ValueError, match=sentence):
-        MODULE.build({"layers": filters})
-    with pytest.raises(ValueError, match=sentence):
-        MODULE.decoder(Input((4, 4, 8)), filters, 3)
-
-
-@pytest.mark.parametrize("given", [None, {}, "autoencoder_cifar10", (64, 32), {"layers": (8,), "depth": 1}])
-def test_not_metaparameters(given):
-    with pytest.raises(ValueError, match="metaparameters must be a dictionary of layers, got"):
-        MODULE.build(given)
-
-
-@pytest.mark.parametrize("shape", [(32, 32), (32, 32, 0), (32, 32, None), "32x32", None, 32, (0, 32, 3)])
-def test_input_shape_that_cannot_be(shape):
-    with pytest.raises(ValueError, match="input_shape must be|divisible by 8"):
-        MODULE.build(MODULE.METAPARAMETERS["autoencoder_cifar10"], shape)
-
-
-@pytest.mark.parametrize("n_channels", [0, -1, 2.5, None, "3"])
-def test_channels_that_cannot_be(n_channels):
-    with pytest.raises(ValueError, match="n_channels must be a whole number of at least 1, got"):
-        MODULE.decoder(Input((4, 4, 8)), (16, 8), n_channels)
+        assert predict(model, images(2, size)).shape == (2, size, size, 3)
 
 
 def test_mean_image():
@@ -113,6 +76,8 @@ def test_scaled_image_of_as_many_numbers():
     x = images(1)
     mean = np.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)
     np.testing.assert_allclose(CODES.scaled_image(x, 3), mean, atol=1e-5)
+    with pytest.raises(ValueError, match="n_numbers must be at least 3, the channels of a pixel, got 2"):
+        CODES.scaled_image(x, 2)
 
 
 @pytest.mark.parametrize("n_numbers, side", [(512, 13), (304, 10), (3, 1)])
@@ -153,21 +118,66 @@ def test_pca(n_training):
 def test_mse_and_psnr():
     """An error of 0.1 everywhere: MSE 0.01, and 10 log10(1 / 0.01) = 20 dB; what is beyond 0 to 1 is clipped."""
     x = np.full((2, 4, 4, 3), 0.5)
-    assert REPORT.mse_and_psnr(x, x + 0.1) == (pytest.approx(0.01), pytest.approx(20))
-    assert REPORT.mse_and_psnr(x, x + 7) == (pytest.approx(0.25), pytest.approx(6.0206, abs=1e-4))
-    assert REPORT.mse_and_psnr(np.ones((1, 2, 2, 3)), np.full((1, 2, 2, 3), 1.5)) == (0, np.inf)
+    assert CODES.mse_and_psnr(x, x + 0.1) == (pytest.approx(0.01), pytest.approx(20))
+    assert CODES.mse_and_psnr(x, x + 7) == (pytest.approx(0.25), pytest.approx(6.0206, abs=1e-4))
+    assert CODES.mse_and_psnr(np.ones((1, 2, 2, 3)), np.full((1, 2, 2, 3), 1.5)) == (0, np.inf)
 
 
+def test_restore_undoes_pre_stem():
+    """To 0 to 1, which are the targets."""
+    module = load("autoencoder/train.py")
+    x = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype("uint8")
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    inputs = Input((8, 8, 3))
+    normalized = module.pre_stem(inputs, mean, variance)
+    model = keras.Model(inputs, [normalized, module.restore(normalized, mean, variance)])
+    found, restored = predict(model, x)
+    np.testing.assert_allclose(found, (x - mean) / np.sqrt(variance), atol=1e-4)
+    batches = module.with_targets(x, 3, seed=0)
+    (pixels, targets), _ = batches[0], batches[1]
+    np.testing.assert_allclose(targets, pixels / 255)
+    np.testing.assert_allclose(restored, x / 255, atol=1e-5)
+
+
+def test_the_model_is_compiled_as_the_hyperparameters_say(monkeypatch, tmp_path):
+    """Adam on the mean squared error, without weight decay; the same layers, nothing random, in what is kept."""
+    module, caught = load("autoencoder/train.py"), []
+    monkeypatch.setattr(module.Model, "fit", lambda model, *args, **named: caught.append((model, *args, named)))
+    monkeypatch.setattr(module.run, "best", lambda args: exit(3))  # trained
+    flags = ["--data", "synthetic", "--limit", "640", "--epochs", "10", "--output", tmp_path]
+    with pytest.raises(SystemExit, match="3"):
+        main("autoencoder", monkeypatch, *flags, module=module)
+    ((model, training, named),) = caught
+    assert isinstance(model.optimizer, keras.optimizers.Adam) and not model.optimizer.weight_decay and not model.losses
+    assert model.get_compile_config()["loss"] == "mean_squared_error"
+    rates = [float(model.optimizer._learning_rate(i)) for i in range(101)]
+    assert rates[0] == pytest.approx(1e-3) and max(rates) == rates[10] == pytest.approx(1e-2)
+    assert rates[100] == pytest.approx(0, abs=1e-7) and len(training) == 10 and named["epochs"] == 10
+    assert named["shuffle"] is False  # run.Batches are shuffled already
+    (kept,) = (callback.kept for callback in named["callbacks"] if isinstance(callback, module.run.KeepBest))
+    assert [id(layer) for layer in kept.layers] == [id(layer) for layer in model.layers]
+    assert [callback.monitor for callback in named["callbacks"] if hasattr(callback, "monitor")] == ["val_loss"]
+    assert kept.optimizer.built and float(kept.optimizer.learning_rate) == pytest.approx(1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+def test_one_image_is_enough(monkeypatch, tmp_path):
+    flags = ["--data", "synthetic", "--limit", "1", "--batch-size", "1", "--epochs", "1", "--output", tmp_path / "out"]
+    main("autoencoder", monkeypatch, *flags)
+    assert (tmp_path / "out" / "reconstructions.png").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", ["autoencoder"], indirect=True)
 def test_saved_model(finished):
     _, where, arguments, printed = finished
-    out = where / arguments[-1]
-    results = json.loads((out / "results.json").read_text())
-    model = keras.saving.load_model(out / "model.keras", safe_mode=True)
-    assert model.input.dtype == "uint8" and model.output_shape == (None, 32, 32, 3)
-    splits, _ = load("autoencoder/train.py").data.load("synthetic", 500, 0)
+    results = json.loads((where / arguments[-1] / "results.json").read_text())
+    model = keras.saving.load_model(where / arguments[-1] / "model.keras", safe_mode=True)
+    splits, _ = load("autoencoder/data.py").load("synthetic", 500, 0)
     training, test = (splits[name][0] for name in ("training", "test"))
-    reconstructed = model.predict(test, verbose=0)
+    reconstructed = predict(model, test)
+    assert reconstructed.shape == (500, 32, 32, 3)
     scores = {"autoencoder": reconstructed, "mean image": np.broadcast_to(training.mean(0) / 255, test.shape)}
     for name, guess in scores.items():
         mse = ((guess.clip(0, 1) - test / 255) ** 2).mean()
@@ -175,74 +185,16 @@ def test_saved_model(finished):
         assert results["test_psnr"][name] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
         assert f"{name} {results['test_psnr'][name]:.2f} ({results['test_mse'][name]:.5f})" in printed
     assert list(results["test_psnr"]) == ["autoencoder", "mean image", "scaled image", "PCA"]
-    assert results["code_size"] == 512
+    assert results["code_size"] == 512 and results["parameters"] == 59_171
+    validation = splits["validation"][0] / 255
+    mse = ((predict(model, splits["validation"][0]).clip(0, 1) - validation) ** 2).mean()
+    assert results["validation_mse"] == pytest.approx(mse, rel=1e-4)
 
     network = model.get_layer(results["model"])  # the model without its pre-stem
-    assert sum(v.numpy().size for v in network.trainable_variables) == results["parameters"] == 59_171
-    mean, deviation = training.mean((0, 1, 2)), training.std((0, 1, 2))
-    normalized = ((test - mean) / deviation).astype("float32")
-    restored = (network.predict(normalized, verbose=0) * deviation + mean) / 255
-    np.testing.assert_allclose(restored, reconstructed, atol=1e-4)
-    path = REPORT.between(model, network, test[0], test[1], n_points=3)
+    path = CODES.between(model, network, test[0], test[1], n_points=3)
     assert path.shape == (3, 32, 32, 3)
     np.testing.assert_allclose(path[[0, 2]], reconstructed[:2], atol=1e-4)
-    codes = network.get_layer("encoder").predict(normalized[:2], verbose=0)
-    middle = network.get_layer("decoder").predict(codes.mean(0, keepdims=True), verbose=0)
+    mean, deviation = training.mean((0, 1, 2)), training.std((0, 1, 2))
+    normalized = ((test[:2] - mean) / deviation).astype("float32")
+    middle = predict(network.get_layer("decoder"), predict(network.get_layer("encoder"), normalized).mean(0)[None])
     np.testing.assert_allclose(path[1], (middle[0] * deviation + mean) / 255, atol=1e-4)
-
-
-def test_the_model_is_compiled_as_the_hyperparameters_say(monkeypatch, tmp_path):
-    """Adam on the mean squared error of images against themselves, without weight decay."""
-    module, caught = load("autoencoder/train.py"), []
-    monkeypatch.setattr(module.Model, "fit", lambda model, *args, **named: caught.append((model, args, named)))
-    flags = ["--data", "synthetic", "--limit", "640", "--epochs", "10", "--output", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
-    args = module.parse_arguments()
-    splits, _ = module.data.load("synthetic", 640, 0)
-    module.train(args, splits)
-    ((model, (x, y, batch_size, epochs), named),) = caught
-    assert isinstance(model.optimizer, keras.optimizers.Adam) and not model.optimizer.weight_decay and not model.losses
-    assert model.get_compile_config()["loss"] == "mean_squared_error"
-    np.testing.assert_allclose(y, x / 255)
-    np.testing.assert_allclose(named["validation_data"][1], named["validation_data"][0] / 255)
-    rates = [float(model.optimizer._learning_rate(step)) for step in range(101)]
-    assert rates[0] == pytest.approx(1e-3) and max(rates) == rates[10] == pytest.approx(1e-2)
-    assert rates[100] == pytest.approx(0, abs=1e-7) and batch_size == 64 and epochs == 10
-
-
-def test_an_interrupted_run_keeps_its_best_epoch(monkeypatch, tmp_path):
-    """The best is the one of the lowest error, also of those before the interruption."""
-    module = load("autoencoder/train.py")
-    module.MODELS["small"] = (MODULE.build, {"layers": (8, 4)}, 5e-3)
-    flags = ["--model", "small", "--data", "synthetic", "--limit", "200", "--epochs", "3", "--batch-size", "50"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *flags, "--output", str(tmp_path / "out")])
-    on_epoch_end, best = module.report.BestModel.on_epoch_end, []
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupt_in_the_second(callback, epoch, logs=None):
-        if epoch == 1:
-            raise Interrupted
-        on_epoch_end(callback, epoch, logs)
-
-    def watched(callback, epoch, logs=None):
-        best.append(callback.best)
-        on_epoch_end(callback, epoch, logs)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(module.report.BestModel, "on_epoch_end", interrupt_in_the_second)
-        module.main()
-    monkeypatch.setattr(module.report.BestModel, "on_epoch_end", watched)
-    module.main()
-    history = module.report.read_history(tmp_path / "out")
-    assert history["epoch"] == [0, 1, 2] and best[0] == pytest.approx(history["val_loss"][0], rel=1e-4)
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert results["validation_mse"] <= min(history["val_loss"]) * (1 + 1e-4)  # clipped, so at most as much
-    assert results["validation_mse"] == pytest.approx(min(history["val_loss"]), rel=0.2)
-
-
-def test_one_image_is_enough(monkeypatch, tmp_path):
-    flags = ["--data", "synthetic", "--limit", "1", "--batch-size", "1", "--epochs", "1", "--output", tmp_path / "out"]
-    main("autoencoder", monkeypatch, *flags)
-    assert (tmp_path / "out" / "reconstructions.png").exists()

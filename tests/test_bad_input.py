@@ -1,363 +1,192 @@
-"""Metaparameters and arguments that cannot work are refused by name, with what is allowed."""
+"""What cannot work is refused by `build`, in a sentence with what is allowed: once for each sentence and family."""
 
 import inspect
+import re
 
+import keras
 import pytest
-from folders import CLASSIFIERS, MODULES, load
-from keras import Input, layers
+from folders import MODULES, build, without_numbers
+from networks import BLOCK, FIRE, SMALL, once
 
 VGG, V1, V2, BASIC = "vgg/vgg.py", "resnet/resnet_v1.py", "resnet/resnet_v2.py", "resnet/resnet_basic.py"
 INCEPTION_V1, INCEPTION_V3 = "inception/inception_v1.py", "inception/inception_v3.py"
-RESNEXT, DENSENET = "resnext/resnext.py", "densenet/densenet.py"
-SE_RESNET, SE_RESNEXT = "senet/se_resnet.py", "senet/se_resnext.py"
-SE_INCEPTION, SQUEEZENET = "senet/se_inception_v1.py", "squeezenet/squeezenet.py"
-MULTILABEL = "multilabel/multilabel.py"
-LAYERS = ({"n_layers": 2, "n_filters": 8},)
-BLOCKS = ({"n_filters": 8, "n_blocks": 1},)
-BLOCK = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 4}
-GROUP_V3 = {
-    "block": load(INCEPTION_V3).inception_block_b,
-    "blocks": ({"n_filters": 8, "n_7x7": 4},),
-    "auxiliary": load(INCEPTION_V3).auxiliary,
-    "grid_reduction": load(INCEPTION_V3).grid_reduction_b,
-    "grid_filters": {"n_filters": 4, "n_3x3": 8},
-}
-FIRE = {"n_squeeze": 4, "n_1x1": 8, "n_3x3": 8}
-STEM_V3 = {"n_filters": 4, "n_filters_reduce": 8, "n_filters_out": 8, "strides": 1, "padding": "same", "pooling": False}
-MINIMAL = {
-    VGG: {"groups": LAYERS},
-    V1: {"groups": BLOCKS},
-    V2: {"groups": BLOCKS},
-    BASIC: {"groups": BLOCKS},
-    INCEPTION_V1: {"groups": ((BLOCK,),)},
-    INCEPTION_V3: {"groups": (GROUP_V3,), "stem": STEM_V3},
-    RESNEXT: {"groups": ({"n_filters": 8, "n_filters_out": 16, "n_blocks": 1},), "cardinality": 4},
-    DENSENET: {"groups": ({"n_blocks": 1},), "growth_rate": 4},
-    SE_RESNET: {"groups": BLOCKS},
-    SE_RESNEXT: {"groups": ({"n_filters": 8, "n_filters_out": 16, "n_blocks": 1},), "cardinality": 4},
-    SE_INCEPTION: {"groups": ((BLOCK,),)},
-    SQUEEZENET: {"groups": ((FIRE,),)},
-    MULTILABEL: {"groups": BLOCKS},
-}
-every_module = pytest.mark.parametrize("path", MINIMAL)
-# the modules whose groups are dictionaries of numbers
-BLOCKS_IN_GROUPS = (INCEPTION_V1, INCEPTION_V3, SE_INCEPTION, SQUEEZENET)
-numbers_in_groups = pytest.mark.parametrize("path", [path for path in MINIMAL if path not in BLOCKS_IN_GROUPS])
+RESNEXT, DENSENET, SQUEEZENET = "resnext/resnext.py", "densenet/densenet.py", "squeezenet/squeezenet.py"
+SE_RESNET, SE_RESNEXT, SE_INCEPTION = "senet/se_resnet.py", "senet/se_resnext.py", "senet/se_inception_v1.py"
+MULTILABEL, SIAMESE, AUTOENCODER = "multilabel/multilabel.py", "siamese/siamese.py", "autoencoder/autoencoder.py"
+RCNN, FAST, FASTER = "rcnn/rcnn.py", "rcnn/fast_rcnn.py", "rcnn/faster_rcnn.py"
+VALID = {path: metaparameters for path, metaparameters in reversed(SMALL.values())}  # the first of each module
+NO_GROUPS = "metaparameters must be a dictionary with groups, got"
+INVALID = "metaparameters are invalid: "
+FILTERS = "filters, blocks, kernel_size and strides must be whole and at least 1, got"
+BLOCKS = {"n_filters": 8, "n_blocks": 1}
+A, B, C = SMALL["inception_v3"][1]["groups"]
 
 
-def test_every_module_is_here():
-    """Those that do not classify have tests of their own."""
-    assert set(MINIMAL) == {path for path in MODULES if path.split("/")[0] in CLASSIFIERS} | {MULTILABEL}
+def refused(path, sentence, given, input_shape=(96, 96, 3), n_classes=10, **options):
+    with pytest.raises(ValueError, match=sentence) as error:
+        build(once(path), given, input_shape, n_classes, **options)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    "path, n_classes",
-    [(path, n) for path in MINIMAL for n in (1, 0, -3, "10", 2.5, None) if n is not None or path != MULTILABEL],
-)  # None is the three groups of multilabel.py
-def test_n_classes_that_cannot_be(path, n_classes):
-    with pytest.raises(ValueError, match=f"n_classes must be a whole number of at least 2, got {n_classes!r}"):
-        load(path).build(MINIMAL[path], (32, 32, 3), n_classes)
-
-
-@every_module
-@pytest.mark.parametrize("given", ["vgg17", None, {}, {"group": LAYERS}, [1, 2]])
-def test_not_metaparameters(path, given):
-    with pytest.raises(ValueError, match="metaparameters must be a dictionary of groups"):
-        load(path).build(given, (32, 32, 3), 10)
-
-
-@every_module
-def test_unknown_name(path):
-    with pytest.raises(ValueError, match="'depth': 20"):
-        load(path).build(MINIMAL[path] | {"depth": 20}, (32, 32, 3), 10)
-
-
-@numbers_in_groups
-@pytest.mark.parametrize(
-    "group", [{}, {"n_filters": 8}, {"n_layers": 2, "n_blocks": 2}, {"n_filters": 8, "n_blocks": 1, "n_layers": 1}, "a"]
-)
-def test_group_with_other_names(path, group):
-    with pytest.raises(ValueError, match="metaparameters must be a dictionary of n_"):
-        load(path).build(MINIMAL[path] | {"groups": (group,)}, (32, 32, 3), 10)
-
-
-@every_module
-@pytest.mark.parametrize("groups", [(), [], {}, {"n_filters": 8}, None, 0, 3, 1.5, "abc"])
-def test_groups_that_are_no_tuple(path, groups):
-    with pytest.raises(ValueError, match="groups must be a tuple of at least one group, got"):
-        load(path).build(MINIMAL[path] | {"groups": groups}, (32, 32, 3), 10)
-
-
-@numbers_in_groups
-@pytest.mark.parametrize("number", [0, -1, 1.5, "two", (1, 2), None])
-def test_group_with_numbers_that_cannot_be(path, number):
-    (group,) = MINIMAL[path]["groups"]
-    for name in group:
-        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
-            load(path).build(MINIMAL[path] | {"groups": (group | {name: number},)}, (32, 32, 3), 10)
-
-
-@pytest.mark.parametrize(
-    "path, n_groups, size",
+    "path, change, sentence",
     [
-        (VGG, 3, 7), (VGG, 5, 16), (V1, 4, 16), (V2, 4, 16), (BASIC, 4, 16), (BASIC, 4, 1), (RESNEXT, 4, 16),
-        (DENSENET, 4, 16), (INCEPTION_V1, 3, 16), (INCEPTION_V1, 1, 4), (INCEPTION_V3, 1, 4),
-        (INCEPTION_V3, 3, 20), (SE_RESNET, 4, 16), (SE_RESNEXT, 4, 16), (SE_INCEPTION, 3, 16), (SQUEEZENET, 1, 6),
-        (SQUEEZENET, 3, 16), (SQUEEZENET, 1, 8), (MULTILABEL, 4, 16),
+        # no groups
+        (VGG, "vgg17", NO_GROUPS),
+        (BASIC, None, NO_GROUPS),
+        (INCEPTION_V1, {"groups": ()}, NO_GROUPS),
+        (SIAMESE, {"groups": None}, NO_GROUPS),
+        (FASTER, [1, 2], NO_GROUPS),
+        (AUTOENCODER, {"depth": 1}, "metaparameters must be a dictionary with layers and nothing else, got"),
+        # names
+        (VGG, {"groups": ({"n_filters": 8},)}, INVALID + "missing a required argument: 'n_layers'"),
+        (V1, {"groups": (BLOCKS | {"n_layers": 1},)}, INVALID + "got an unexpected keyword argument 'n_layers'"),
+        (V2, {"groups": BLOCKS}, INVALID + ".* must be a mapping"),
+        (BASIC, {"groups": 3}, INVALID + "'int' object is not iterable"),
+        (BASIC, {"groups": (BLOCKS | {"strides": 2},)}, INVALID + ".* multiple values for .*'strides'"),
+        (BASIC, {"stem": {"filters": 16}}, INVALID + "got an unexpected keyword argument 'filters'"),
+        (RESNEXT, {"groups": (BLOCKS,)}, INVALID + "missing a required argument: 'n_filters_out'"),
+        (INCEPTION_V1, {"groups": ((BLOCK, {"n_1x1": 8}),)}, INVALID + "missing a required argument: 'n_3x3_reduce'"),
+        (INCEPTION_V3, {"groups": (A | {"blocks": B["blocks"]},)}, INVALID + "missing a required argument: 'n_1x1'"),
+        (INCEPTION_V3, {"groups": (B | {"grid_reduction": {"n_3x3": 8}},)}, INVALID + ".*argument: 'n_filters'"),
+        (INCEPTION_V3, {"groups": ({"block": "a"},)}, INVALID + "missing a required argument: 'blocks'"),
+        (SE_INCEPTION, {"groups": ((BLOCK, None),)}, INVALID + ".* must be a mapping, not NoneType"),
+        (SQUEEZENET, {"groups": (FIRE,)}, INVALID + ".* must be a mapping"),
+        (SIAMESE, {"stem": {"strides": 2}}, INVALID + "got an unexpected keyword argument 'strides'"),
+        (FAST, {"scale": 1 / 8}, INVALID + ".* multiple values for .*'scale'"),
+        (FASTER, {"anchors": {"sizes": (1,)}}, INVALID + "got an unexpected keyword argument 'sizes'"),
+        # numbers
+        (VGG, {"groups": ({"n_layers": 0, "n_filters": 8},)}, "n_layers, n_filters, n_units must be whole numbers"),
+        (VGG, {"n_units": (0,)}, "n_layers, n_filters, n_units must be whole numbers of at least 1, got"),
+        (VGG, {"n_units": 512}, INVALID + ".* must be an iterable, not int"),
+        (V1, {"groups": (BLOCKS | {"n_blocks": 1.5},)}, "n_filters and n_blocks must be whole numbers of at least"),
+        (BASIC, {"groups": (BLOCKS | {"n_filters": "8"},)}, FILTERS),
+        (BASIC, {"stem": {"kernel_size": (7, 7)}}, FILTERS),
+        (BASIC, {"stem": {"strides": 0}}, FILTERS),
+        (DENSENET, {"growth_rate": -4}, "n_blocks, growth_rate, n_filters, kernel_size and strides must be whole and"),
+        (INCEPTION_V1, {"groups": ((BLOCK | {"n_pool": 0},),)}, "filters, kernel_size and strides must be whole and"),
+        (INCEPTION_V3, {"stem": {"n_filters_reduce": None}}, "filters and strides must be whole and at least 1, got"),
+        (SQUEEZENET, {"groups": ((FIRE | {"n_1x1": -1},),)}, "filters, kernel_size and strides must be whole and"),
+        (SIAMESE, {"n_units": None}, "layers, filters, kernel_size, n_units must be whole and at least 1, got"),
+        (AUTOENCODER, {"layers": (64, 0)}, r"layers must be a tuple of whole numbers .*, got \(64, 0\)"),
+        (AUTOENCODER, {"layers": 64}, "layers must be a tuple of whole numbers of at least 1, as .*, got 64"),
+        (FAST, {"pooled_size": 0}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
+        (FASTER, {"n_filters": 0}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
+        (FASTER, {"proposals": {"n_proposals": 0}}, "n_proposals must be a whole number of at least 1, got 0"),
+        # choices
+        (V1, {"strided_convolution": "5x5"}, 'strided_convolution must be "1x1" or "3x3", got .*5x5'),
+        (BASIC, {"shortcut_type": "A"}, "shortcut_type must be \"projection\" or \"zero_padding\", got 'A'"),
+        (RESNEXT, {"convolution": "depthwise"}, 'must be "split_transform_merge" or "grouped_convolution", got'),
+        (DENSENET, {"bottleneck": "False"}, "bottleneck must be True or False, got 'False'"),
+        (SE_RESNET, {"bottleneck": None}, "bottleneck must be True or False, got None"),
+        (INCEPTION_V3, {"stem": {"padding": "causal"}}, "padding must be \"valid\" or \"same\", got 'causal'"),
+        (INCEPTION_V3, {"groups": (A | {"block": "d"},)}, 'block must be "a", "b" or, without grid reduction, "c"'),
+        (INCEPTION_V3, {"groups": (C | {"grid_reduction": {"n_3x3": 8}},)}, 'block must be "a", "b" or, without'),
+        (SQUEEZENET, {"bypass": "identity"}, "bypass must be None, \"simple\" or \"complex\", got 'identity'"),
+        (SIAMESE, {"padding": "causal"}, "padding must be \"valid\" or \"same\", got 'causal'"),
+        (SIAMESE, {"initial_weights": "glorot"}, "initial_weights must be \"he_normal\" or \"koch\", got 'glorot'"),
+        # what does not go together
+        (BASIC, {"shortcut_type": "zero_padding"}, r"at least as many filters as the group before, got \[64, 8, 16\]"),
+        (RESNEXT, {"cardinality": 3}, r"cardinality must be a whole .* divides n_filters, \[8, 16\], got 3"),
+        (SE_RESNEXT, {"cardinality": 0}, r"cardinality must be a whole .* divides n_filters, \[8, 16\], got 0"),
+        (DENSENET, {"reduction": 1.01}, "reduction must be above 0 and at most 1, got 1.01"),
+        (DENSENET, {"reduction": 0.01}, "reduction must leave at least one feature map in each group, got 0.01"),
+        (SE_RESNET, {"ratio": 33}, "ratio must be a whole number of 1 to 32, the fewest feature maps, got 33"),
+        (SE_RESNEXT, {"ratio": 1.5}, "ratio must be a whole number of 1 to 16, the fewest feature maps, got 1.5"),
+        (SE_INCEPTION, {"ratio": 0}, "ratio must be a whole number of 1 to 28, the fewest feature maps, got 0"),
+        (INCEPTION_V1, {"groups": ((None, BLOCK),)}, "a group must be a tuple of blocks and begin with one, not"),
+        (INCEPTION_V3, {"groups": (C | {"blocks": ()},)}, "a group must be a tuple of blocks and begin with one"),
+        (SE_INCEPTION, {"groups": ((BLOCK,), ())}, "a group must be a tuple of at least one block, got"),
+        (SQUEEZENET, {"groups": ((),)}, "a group must be a tuple of at least one block, got"),
     ],
 )
-def test_input_too_small_for_the_strides(path, n_groups, size):
-    with pytest.raises(ValueError, match="the input is too small"):
-        load(path).build(MINIMAL[path] | {"groups": MINIMAL[path]["groups"] * n_groups}, (size, 64, 3), 10)
+def test_metaparameters(path, change, sentence):
+    refused(path, sentence, VALID[path] | change if isinstance(change, dict) else change)
 
 
-@every_module
+@pytest.mark.parametrize("path", MODULES)
+def test_what_every_module_refuses(path):
+    """A name that it does not know, an image without size, fewer than two classes."""
+    module, given = once(path), VALID[path]
+    unknown = "metaparameters" if path == AUTOENCODER else INVALID + "got an unexpected keyword argument 'depth', in"
+    refused(path, unknown, given | {"depth": 20})
+    for input_shape in ((32, 32), (32, 32, 0), (32, 32, None), "32x32", 32, None):
+        sentence = f"input_shape must be (height, width, channels), got {input_shape!r}"
+        refused(path, re.escape(sentence), given, input_shape)
+    if "n_classes" in inspect.signature(module.build).parameters:
+        for n in (1, -3, "10", 2.5, None):
+            refused(path, f"n_classes must be a whole number of at least 2, got {n!r}", given, n_classes=n)
+
+
+def test_classes_of_multilabel():
+    for classes in (1, 2.5, None, "kind", ("kind",), {}, {"kind": 1}, {"kind": "ten"}):
+        sentence = f"classes must be a whole number of at least 2, or {{name: such a number}}, got {classes!r}"
+        refused(MULTILABEL, re.escape(sentence), VALID[MULTILABEL], classes=classes)
+
+
+def test_regions_of_fast_rcnn():
+    refused(FAST, "n_regions must be a whole number of at least 1, got 0", VALID[FAST], n_regions=0)
+
+
 @pytest.mark.parametrize(
-    "input_shape", [(32, 32), (32,), (0, 32, 3), (32, 32, 0), (32, 32, None), (-32, 32, 3), "32x32", 32, None]
+    "path, metaparameters",
+    [
+        *(row for name, row in SMALL.items() if not re.search("batch|grouped|_5|simple|padding|autoencoder", name)),
+        *((path, once(path).METAPARAMETERS[name]) for path, name in (
+            (INCEPTION_V3, "inception_v3"), (SQUEEZENET, "squeezenet_v1_0"), (SIAMESE, "siamese_omniglot"),
+        )),
+    ],
 )
-def test_input_shape_that_cannot_be(path, input_shape):
-    with pytest.raises(ValueError):
-        load(path).build(MINIMAL[path], input_shape, 10)
+def test_the_smallest_image(path, metaparameters):
+    """It is named, of that size the last feature maps are single pixels, and there is nothing below."""
+    with pytest.raises(ValueError, match="height and width must be at least") as error:
+        build(once(path), metaparameters, (1, 300, 3), 10)
+    smallest = int(re.search(r"at least (\d+), got \(1, 300\)$", str(error.value))[1])
+    with without_numbers():
+        model = build(once(path), metaparameters, (smallest, smallest, 3), 10)
+    layers = model.get_layer("twin").layers if path == SIAMESE else model.layers
+    maps = [layer.output.shape for layer in layers if isinstance(layer, keras.layers.Identity)]
+    assert len(maps) > 1 or path in (FAST, FASTER)
+    assert maps[-1][1:3] == (1, 1)
+    for size in ((smallest - 1, 300, 3), (300, smallest - 1, 3)):
+        refused(path, f"height and width must be at least {smallest}, got", metaparameters, size)
 
 
-@pytest.mark.parametrize("depth", [21, 2, 0, -4, 19, 20.0])
-def test_depth_that_is_not_6n_plus_2(depth):
-    with pytest.raises(ValueError, match=f"depth must be 6n [+] 2, .* got {depth}"):
-        load(BASIC).cifar10_groups(depth)
+def test_sizes_of_the_autoencoder():
+    for size in ((30, 32, 3), (None, 36, 3), (0, 32, 3)):
+        sentence = f"height and width must be divisible by 8, got {size[:2]}"
+        refused(AUTOENCODER, re.escape(sentence), VALID[AUTOENCODER], size)
 
 
-def test_depths_of_the_paper():
-    module = load(BASIC)
+@pytest.mark.parametrize("path", [path for path in MODULES if path not in (VGG, SIAMESE, RCNN, FAST, FASTER)])
+def test_images_of_any_size(path):
+    with without_numbers():
+        model = build(once(path), VALID[path], (None, None, 3), 10)
+    assert model.input_shape == (None, None, None, 3)
+
+
+@pytest.mark.parametrize("path", [VGG, SIAMESE, RCNN, FAST, FASTER])
+def test_a_fixed_size_where_a_dense_layer_needs_it(path):
+    refused(path, r"input_shape must be \(height, width, channels\), got \(None, 96, 3\)", VALID[path], (None, 96, 3))
+
+
+@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
+def test_auxiliary_classifiers(path):
+    """They need a None, and feature maps of 5x5 pixels."""
+    groups = {INCEPTION_V1: ((BLOCK,),), INCEPTION_V3: (A, C)}[path]
+    refused(path, "auxiliary=True needs a None among the blocks", VALID[path] | {"groups": groups}, auxiliary=True)
+    smallest = {INCEPTION_V1: 10, INCEPTION_V3: 21}[path]  # halved once; and once more to (21 / 2 rounded up - 1) / 2
+    sentence = f"auxiliary=True needs a height and width of at least {smallest}, got"
+    for size in ((smallest - 1, 300, 3), (300, None, 3)):
+        refused(path, sentence, VALID[path], size, auxiliary=True)
+    with without_numbers():
+        build(once(path), VALID[path], (smallest, smallest, 3), 10, auxiliary=True)
+
+
+def test_depths_of_cifar10_groups():
+    module = once(BASIC)
     for depth in (20, 32, 44, 56, 110):
         assert module.METAPARAMETERS[f"resnet{depth}_cifar10"]["groups"] == module.cifar10_groups(depth)
-
-
-@pytest.mark.parametrize("shortcut", ["identity", "", None, "A"])
-def test_unknown_shortcut(shortcut):
-    with pytest.raises(ValueError, match='shortcut must be "projection"'):  # though no block changes the shape
-        load(BASIC).build({"groups": ({"n_filters": 64, "n_blocks": 1},), "shortcut": shortcut}, (32, 32, 3), 10)
-    with pytest.raises(ValueError, match='shortcut must be "projection"'):
-        load(BASIC).projection_block(Input((8, 8, 16)), 32, shortcut=shortcut)
-
-
-def test_zero_padding_to_fewer_channels():
-    with pytest.raises(ValueError, match="from 16 to 8"):
-        load(BASIC).projection_block(Input((8, 8, 16)), 8, shortcut="zero_padding")
-
-
-@pytest.mark.parametrize("convolution", ["5x5", "", 3])
-def test_unknown_strided_convolution(convolution):
-    with pytest.raises(ValueError, match='strided_convolution must be "1x1" or "3x3"'):
-        load(V1).build({"groups": BLOCKS, "strided_convolution": convolution}, (32, 32, 3), 10)
-
-
-with_stem = pytest.mark.parametrize("path", [path for path in MINIMAL if path not in (VGG, V1)])
-
-
-@with_stem
-def test_unknown_name_in_the_stem(path):
-    with pytest.raises(ValueError, match="dictionary of n_filters, .*strides"):
-        load(path).build(MINIMAL[path] | {"stem": {"filters": 16}}, (32, 32, 3), 10)
-
-
-@with_stem
-@pytest.mark.parametrize("number", [0, -1, 1.5, "two", (7, 7), None])
-def test_stem_with_numbers_that_cannot_be(path, number):
-    names = {"n_filters", "n_filters_reduce", "n_filters_out", "kernel_size", "strides"}
-    for name in names & set(inspect.signature(load(path).stem).parameters):
-        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
-            load(path).build(MINIMAL[path] | {"stem": {name: number}}, (96, 96, 3), 10)
-
-
-@pytest.mark.parametrize("padding", ["causal", "", None, 1])
-def test_padding_of_the_stem_of_inception_v3(padding):
-    with pytest.raises(ValueError, match='padding must be "valid" or "same", got'):
-        load(INCEPTION_V3).build(MINIMAL[INCEPTION_V3] | {"stem": {"padding": padding}}, (96, 96, 3), 10)
-
-
-@pytest.mark.parametrize("blocks", [(), (None,), (None, BLOCK), BLOCK, None, 3, "abc"])
-def test_group_of_inception_v1_that_does_not_begin_with_a_block(blocks):
-    with pytest.raises(ValueError, match="a group must be a tuple of blocks of which the first is not None"):
-        load(INCEPTION_V1).build({"groups": (blocks,)}, (64, 64, 3), 10)
-
-
-@pytest.mark.parametrize("blocks", [(), BLOCK, FIRE, None, 3, "abc"])
-def test_group_that_is_no_tuple_of_blocks(blocks):
-    for path in (SE_INCEPTION, SQUEEZENET):
-        with pytest.raises(ValueError, match="a group must be a tuple of|metaparameters must be a dictionary"):
-            load(path).build({"groups": (blocks,)}, (64, 64, 3), 10)
-    with pytest.raises(ValueError, match="None, an auxiliary classifier in inception_v1.py, is no block here"):
-        load(SE_INCEPTION).build({"groups": ((BLOCK, None),)}, (64, 64, 3), 10)
-
-
-@pytest.mark.parametrize(
-    "path, block, name",
-    [(path, BLOCK, name) for path in (INCEPTION_V1, SE_INCEPTION) for name in BLOCK]
-    + [(SQUEEZENET, FIRE, name) for name in FIRE],
-)
-def test_block_with_other_names_or_numbers_that_cannot_be(path, block, name):
-    for wrong in ({k: v for k, v in block.items() if k != name}, block | {name + "_": 4}, 8):
-        with pytest.raises(ValueError, match="metaparameters must be a dictionary of n_"):
-            load(path).build({"groups": ((block, wrong),)}, (64, 64, 3), 10)
-    for number in (0, 1.5, None):
-        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {number}"):
-            load(path).build({"groups": ((block | {name: number},),)}, (64, 64, 3), 10)
-
-
-@pytest.mark.parametrize(
-    "change, sentence",
-    [
-        ({"block": "inception_block_b"}, "block must be a function, got 'inception_block_b'"),
-        ({"block": None}, "block must be a function, got None"),
-        ({"auxiliary": None}, "auxiliary must be a function, got None"),
-        ({"auxiliary": True}, "auxiliary must be a function, got True"),
-        ({"grid_reduction": "grid_reduction_b"}, "grid_reduction must be a function"),
-        ({"blocks": ()}, "blocks must be a tuple of dictionaries"),
-        ({"blocks": {"n_filters": 8, "n_7x7": 4}}, "blocks must be a tuple of dictionaries"),
-        ({"blocks": None}, "blocks must be a tuple of dictionaries"),
-        ({"blocks": ({"n_filters": 8},)}, "inception_block_b cannot be called with {'n_filters': 8}: missing .*n_7x7"),
-        ({"blocks": ({"n_filters": 8, "n_7x7": 4, "n_5x5": 4},)}, "inception_block_b cannot be called with .*'n_5x5'"),
-        ({"blocks": (8,)}, "inception_block_b cannot be called with 8"),
-        ({"blocks": ({"n_filters": 8, "n_7x7": 0},)}, "n_7x7 must be a whole number of at least 1, got 0"),
-        ({"grid_filters": None}, "grid_reduction_b cannot be called with None"),
-        ({"grid_filters": {"n_filters": 8, "n_3x3": 1.5}}, "n_3x3 must be a whole number of at least 1, got 1.5"),
-        ({"reduction": 0.5}, "metaparameters must be a dictionary of block, blocks"),
-    ],
-)
-def test_group_of_inception_v3(change, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        load(INCEPTION_V3).build({"groups": (GROUP_V3 | change,), "stem": STEM_V3}, (32, 32, 3), 10)
-
-
-@pytest.mark.parametrize("name", ["grid_reduction", "grid_filters"])
-def test_half_a_grid_reduction_of_inception_v3(name):
-    group = {key: value for key, value in GROUP_V3.items() if key != name}
-    with pytest.raises(ValueError, match="grid_reduction and grid_filters go together"):
-        load(INCEPTION_V3).build({"groups": (group,), "stem": STEM_V3}, (32, 32, 3), 10)
-
-
-def test_functions_of_ones_own_in_inception_v3():
-    """With options that are no numbers and defaults that may stay."""
-    def block(x, n_filters, activation="relu", scale=1.0):
-        return layers.Conv2D(n_filters, 3, padding="same", activation=activation)(x)
-
-    group = {"block": block, "blocks": ({"n_filters": 5}, {"n_filters": 6, "activation": "tanh", "scale": 0.5})}
-    model = load(INCEPTION_V3).build({"groups": (group,), "stem": STEM_V3}, (32, 32, 3), 10)
-    assert [layer.filters for layer in model.layers if isinstance(layer, layers.Conv2D)][-2:] == [5, 6]
-
-
-@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
-def test_auxiliary_classifiers_where_there_are_none(path):
-    metaparameters = MINIMAL[path]
-    if path == INCEPTION_V3:
-        (group,) = metaparameters["groups"]
-        group = {name: value for name, value in group.items() if name != "auxiliary"}
-        metaparameters = metaparameters | {"groups": (group,)}
-    with pytest.raises(ValueError, match="auxiliary=True needs"):
-        load(path).build(metaparameters, (64, 64, 3), 10, auxiliary=True)
-
-
-@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
-@pytest.mark.parametrize("n_classes", [1, 0, "10", None, 2.5])
-def test_n_classes_that_cannot_be_of_an_auxiliary_classifier(path, n_classes):
-    metaparameters = MINIMAL[path] if path == INCEPTION_V3 else {"groups": ((BLOCK, None),)}
-    with pytest.raises(ValueError, match=f"n_classes must be a whole number of at least 2, got {n_classes!r}"):
-        load(path).build(metaparameters, (64, 64, 3), n_classes, auxiliary=True)
-
-
-@pytest.mark.parametrize("path", [INCEPTION_V1, INCEPTION_V3])
-@pytest.mark.parametrize("size", [16, None])
-def test_auxiliary_classifier_of_too_small_feature_maps(path, size):
-    metaparameters = MINIMAL[path] if path == INCEPTION_V3 else {"groups": ((BLOCK, None, BLOCK),)}
-    input_shape = (size and size // 2, size, 3)
-    with pytest.raises(ValueError, match="an auxiliary classifier needs feature maps of at least 5x5"):
-        load(path).build(metaparameters, input_shape, 10, auxiliary=True)
-
-
-@pytest.mark.parametrize("path", [SE_RESNET, SE_RESNEXT, SE_INCEPTION])
-@pytest.mark.parametrize("ratio", [0, -16, 1.5, "16", None, 64])
-def test_ratio_that_cannot_be(path, ratio):
-    with pytest.raises(ValueError, match=f"ratio must be 1 to .* and whole, got {ratio!r}"):
-        load(path).build(MINIMAL[path] | {"ratio": ratio}, (32, 32, 3), 10)
-    with pytest.raises(ValueError, match="ratio must be 1 to 28, the number of feature maps, and whole, got"):
-        load(path).se_block(Input((8, 8, 28)), ratio)
-
-
-@pytest.mark.parametrize("bypass", ["identity", "", 0, True, ()])
-def test_unknown_bypass(bypass):
-    with pytest.raises(ValueError, match='bypass must be None, "simple" or "complex", got'):
-        load(SQUEEZENET).build(MINIMAL[SQUEEZENET] | {"bypass": bypass}, (32, 32, 3), 10)
-
-
-@pytest.mark.parametrize("path", [RESNEXT, SE_RESNEXT])
-@pytest.mark.parametrize("cardinality", [3, 5, 16])
-def test_filters_not_divisible_by_the_cardinality(path, cardinality):
-    for convolution in ("split_transform_merge", "grouped_convolution"):
-        metaparameters = MINIMAL[path] | {"cardinality": cardinality, "convolution": convolution}
-        with pytest.raises(ValueError, match=f"n_filters must be divisible by the cardinality {cardinality}, got 8"):
-            load(path).build(metaparameters, (32, 32, 3), 10)
-        with pytest.raises(ValueError, match="divisible by the cardinality"):  # the function alone
-            getattr(load(RESNEXT), convolution)(Input((8, 8, 8)), cardinality)
-
-
-@pytest.mark.parametrize(
-    "path, name", [(RESNEXT, "cardinality"), (SE_RESNEXT, "cardinality"), (DENSENET, "growth_rate")]
-)
-@pytest.mark.parametrize("number", [0, -4, 1.5, "4", None])
-def test_cardinality_and_growth_rate_that_cannot_be(path, name, number):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {number!r}"):
-        load(path).build(MINIMAL[path] | {name: number}, (32, 32, 3), 10)
-    if name == "cardinality":
-        with pytest.raises(ValueError, match="cardinality must be a whole number of at least 1"):
-            load(path).identity_block(Input((8, 8, 8)), 8, number)
-
-
-@pytest.mark.parametrize("path", [RESNEXT, SE_RESNEXT])
-@pytest.mark.parametrize("convolution", ["depthwise", "", None, 3])
-def test_unknown_form_of_the_grouped_convolution(path, convolution):
-    with pytest.raises(ValueError, match='convolution must be "split_transform_merge" or "grouped_convolution", got'):
-        load(path).build(MINIMAL[path] | {"convolution": convolution}, (32, 32, 3), 10)
-
-
-@pytest.mark.parametrize("reduction", [0, -0.5, 1.01, 2, 0.01, "half", None, (0.5,)])
-def test_reduction_that_is_no_share(reduction):
-    metaparameters = MINIMAL[DENSENET] | {"groups": 2 * ({"n_blocks": 1},), "reduction": reduction}
-    with pytest.raises(ValueError, match="reduction must be above 0, at most 1 and leave a feature map, got"):
-        load(DENSENET).build(metaparameters, (32, 32, 3), 10)
-    with pytest.raises(ValueError, match="reduction must be above 0, at most 1 and leave a feature map, got"):
-        load(DENSENET).trans_block(Input((8, 8, 16)), reduction)
-
-
-@pytest.mark.parametrize("n_units", [512, None, "512"])
-def test_units_that_are_no_tuple(n_units):
-    with pytest.raises(ValueError, match="n_units must be a tuple"):
-        load(VGG).build({"groups": LAYERS, "n_units": n_units}, (32, 32, 3), 10)
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.5])
-def test_dropout_that_is_no_share(dropout):
-    with pytest.raises(ValueError):
-        load(VGG).build({"groups": LAYERS, "n_units": (8,), "dropout": dropout}, (32, 32, 3), 10)
-
-
-@pytest.mark.parametrize("dropout", [-0.1, 1.5, None, "half", (0.5,)])
-def test_dropout_of_squeezenet_that_is_no_share(dropout):
-    with pytest.raises(ValueError, match="dropout must be a number of 0 to 1, got"):
-        load(SQUEEZENET).build(MINIMAL[SQUEEZENET] | {"dropout": dropout}, (32, 32, 3), 10)
-
-
-@pytest.mark.parametrize("bottleneck", ["False", "basic", None, 0])
-def test_bottleneck_that_is_neither(bottleneck):
-    with pytest.raises(ValueError, match=f"bottleneck must be True or False, got {bottleneck!r}"):
-        load(SE_RESNET).build(MINIMAL[SE_RESNET] | {"bottleneck": bottleneck}, (32, 32, 3), 10)
-
-
-def test_vgg_needs_a_fixed_size():
-    with pytest.raises(ValueError):
-        load(VGG).build({"groups": LAYERS}, (None, None, 3), 10)
-
-
-@pytest.mark.parametrize("path", [path for path in MINIMAL if path != VGG])
-def test_the_others_take_any_size(path):
-    metaparameters = MINIMAL[path] | {"groups": MINIMAL[path]["groups"] * 2}
-    assert load(path).build(metaparameters, (None, None, 3), 10).output_shape == (None, 10)
+    for depth in (21, 2, 0, -4, 20.0):
+        with pytest.raises(ValueError, match=f"depth must be 6n [+] 2, such as 8, 14 or 20, got {depth}"):
+            module.cifar10_groups(depth)

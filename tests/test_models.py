@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import inspect
 import json
 import re
@@ -22,7 +23,11 @@ WITH_OPTIONS |= {
     f"{name}, auxiliary": (*row, {"auxiliary": True}) for name, row in SMALL.items() if name.startswith("inception")
 }
 WITH_OPTIONS["multilabel, multi-hot"] = (*SMALL["multilabel"], {"classes": 10})
-with_options = pytest.mark.parametrize("path, metaparameters, options", WITH_OPTIONS.values(), ids=WITH_OPTIONS)
+with_options = pytest.mark.parametrize("name", WITH_OPTIONS)
+FIRST = {path: name for name, (path, *_) in reversed(WITH_OPTIONS.items())}.values()  # of each module
+first_of_each_module = pytest.mark.parametrize(  # and the others if there is time
+    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in WITH_OPTIONS]
+)
 
 
 def images(n=16, size=32):
@@ -76,12 +81,22 @@ def test_every_header_has_a_shape_table():
 STAGE = r"stem|learner|encoder|decoder|encoding|distance|classifier|group_\d+|auxiliary_\d+"
 
 
-@with_options
-def test_two_builds_are_the_same_network(path, metaparameters, options):
-    """To the names of all operations, also in nested models, whatever was built before."""
-    given, table = copy.deepcopy(metaparameters), copy.deepcopy(once(path).METAPARAMETERS)
+@functools.cache
+def plain(name):
+    """Return a small network without numbers."""
+    path, metaparameters, options = WITH_OPTIONS[name]
     with without_numbers():
-        first, second = (build(once(path), given, (64, 64, 3), 7, **options) for _ in range(2))
+        return build(once(path), metaparameters, (64, 64, 3), 7, **options)
+
+
+@with_options
+def test_two_builds_are_the_same_network(name):
+    """To the names of all operations, also in nested models, whatever was built before."""
+    path, metaparameters, options = WITH_OPTIONS[name]
+    given, table = copy.deepcopy(metaparameters), copy.deepcopy(once(path).METAPARAMETERS)
+    first = plain(name)
+    with without_numbers():
+        second = build(once(path), given, (64, 64, 3), 7, **options)
     assert given == metaparameters and once(path).METAPARAMETERS == table
     assert [w.shape for w in first.weights] == [w.shape for w in second.weights]
     assert first.output_shape == second.output_shape
@@ -104,16 +119,15 @@ def to_numpy(value):
 
 
 @with_options
-def test_whole_numbers_of_numpy_are_whole_numbers(path, metaparameters, options):
+def test_whole_numbers_of_numpy_are_whole_numbers(name):
+    (path, *given), expected = WITH_OPTIONS[name], plain(name)
+    metaparameters, input_shape, n_classes, options = map(to_numpy, (given[0], (64, 64, 3), 7, given[1]))
     with without_numbers():
-        expected, model = (
-            build(once(path), change(metaparameters), change((64, 64, 3)), change(7), **change(options))
-            for change in (lambda value: value, to_numpy)
-        )
-        assert [w.shape for w in model.weights] == [w.shape for w in expected.weights]
-        if path in NAMED:
-            assert architecture(model) == architecture(expected)
-        assert json.loads(model.to_json())  # it can be saved
+        model = build(once(path), metaparameters, input_shape, n_classes, **options)
+    assert [w.shape for w in model.weights] == [w.shape for w in expected.weights]
+    if path in NAMED:
+        assert architecture(model) == architecture(expected)
+    assert json.loads(model.to_json(), parse_constant=pytest.fail)  # it can be saved, and has no Infinity, no JSON
 
 
 def test_channels_first_is_refused():
@@ -161,13 +175,13 @@ def example(model, n=32):
     return x, np.arange(n) % 10, cross_entropy
 
 
-@pytest.mark.usefixtures("eagerly")
-@with_options
-def test_a_training_step_moves_every_filter(path, metaparameters, options):
+@first_of_each_module
+def test_a_training_step_moves_every_filter(name):
     """In one of several draws of the initial weights: without batch normalization a draw may leave a ReLU dead.
 
     So may one leave a unit of squeeze-excitation, which has no batch normalization of its own.
     """
+    path, metaparameters, options = WITH_OPTIONS[name]
     moved = {}
     # of the 1,024 dense units of an auxiliary classifier some are dead in all of the draws
     kinds = layers.Conv2D if "auxiliary" in options else (layers.Conv2D, layers.Conv2DTranspose, layers.Dense)
@@ -180,8 +194,8 @@ def test_a_training_step_moves_every_filter(path, metaparameters, options):
         convolutions = [layer for layer in all_layers(model) if isinstance(layer, kinds)]
         before = [layer.kernel.numpy() for layer in convolutions]
         x, y, loss = example(model)
-        model.compile(keras.optimizers.SGD(0.1), loss)
-        model.fit(x, y, batch_size=len(images(32)), verbose=0)
+        model.compile(keras.optimizers.SGD(0.1), loss, run_eagerly=True)  # one step does not pay for a graph
+        model.train_on_batch(x, y)
         for i, (layer, kernel) in enumerate(zip(convolutions, before, strict=True)):
             moves = abs(layer.kernel.numpy() - kernel) > 0
             if isinstance(layer, layers.Conv2DTranspose):
@@ -196,9 +210,10 @@ def test_a_training_step_moves_every_filter(path, metaparameters, options):
     raise AssertionError({i: int((~moves).sum()) for i, moves in moved.items() if not moves.all()})
 
 
-@with_options
-def test_saved_loaded_in_safe_mode_and_built_upon(path, metaparameters, options, tmp_path):
+@first_of_each_module
+def test_saved_loaded_in_safe_mode_and_built_upon(name, tmp_path):
     """As in a new process, whose new layers Keras calls dense, conv2d and pad: no name is there twice."""
+    path, metaparameters, options = WITH_OPTIONS[name]
     model = build(once(path), metaparameters, (32, 32, 3), 10, **options)
     x, _, _ = example(model, 8)
     model.save(tmp_path / "model.keras")
@@ -207,7 +222,7 @@ def test_saved_loaded_in_safe_mode_and_built_upon(path, metaparameters, options,
         for probabilities in keras.tree.flatten(before):
             assert probabilities.shape == (8, 10) and (probabilities >= 0).all()
             np.testing.assert_allclose(probabilities.sum(-1), 1, atol=1e-5)
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # names count from 0 again
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     after = predict(loaded, x)
     keras.tree.assert_same_structure(before, after)
@@ -227,9 +242,10 @@ def test_stem_and_learner_are_a_backbone(path, metaparameters):
     if "pooled_size" in metaparameters or "groups" not in metaparameters:
         pytest.skip("a detector's learner ends with the pooling of regions, an autoencoder has none")
     module, inputs = once(path), Input((64, 64, 3))
-    x = module.stem(inputs, **metaparameters.get("stem", {}))
     names = inspect.signature(module.learner).parameters
-    features = module.learner(x, **{name: value for name, value in metaparameters.items() if name in names})
+    with without_numbers():
+        x = module.stem(inputs, **metaparameters.get("stem", {}))
+        features = module.learner(x, **{name: value for name, value in metaparameters.items() if name in names})
     if path.startswith("inception"):
         features, heads = features
         assert heads == []  # unless told how many classes
@@ -255,6 +271,7 @@ ARGUMENTS = BLOCK | {
     "n_double_3x3": 8, "n_units": 8, "n_anchors": 3, "image_size": (64, 64), "filters": (8, 4), "n_channels": 3,
     "n_classes": 5, "classes": {"kind": 10, "alive": 2}, "initial_weights": "koch",
 }
+BOTTLENECKS = ("resnet/resnet_v1.py", "resnet/resnet_v2.py", "senet/se_resnet.py")
 FOR_BUILD = {"build", "twin", "named_by_stage", "with_auxiliary", "functions_of", "smallest_image", "initial_values"}
 NO_LAYERS = {"cifar10_groups", "base_anchors", "grid_anchors", "with_linear_models", "warp", "train_svm", "fit_svm"}
 NO_LAYERS |= {"fit_box_regressor"}
@@ -280,7 +297,7 @@ def test_every_function_works_pasted(path):
             given |= {"left": Input((8,)), "right": Input((8,))}
             if name == "classifier" and "rcnn.py" in path and path != "rcnn/rcnn.py":
                 given["x"] = Input((6, 3, 3, 8))  # regions
-            if name == "identity_block" and path in ("resnet/resnet_v1.py", "resnet/resnet_v2.py", "senet/se_resnet.py"):
+            if name == "identity_block" and path in BOTTLENECKS:
                 given["n_filters"] = 8  # a quarter
             wanted = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
             outputs = function(**{parameter: (arguments | given)[parameter] for parameter in wanted})
@@ -331,17 +348,16 @@ def test_functions_say_what_they_do_in_the_order_in_which_an_image_flows(path):
     own = [node.name for node, is_copy in zip(nodes, marks, strict=True) if not is_copy]
     assert [name for name in own if name in flow] == [name for name in flow if name in own]
     header = (ROOT / path).read_text()
-    order = [header.index(word) for word in ('"""', "Trainable parameters", "import", "\nMETAPARAMETERS = ", "\ndef build(")]
+    parts = ('"""', "\nTrainable parameters", "\nfrom keras import", "\nMETAPARAMETERS = ", "\ndef build(")
+    order = [header.index(part) for part in parts]
     assert order == sorted(order)
 
 
 def test_batch_normalization_is_the_papers():
     seen = set()
-    for path, metaparameters in SMALL.values():
+    for name, (path, _) in SMALL.items():
         epsilon = 1e-3 if "inception" in path else 1e-5  # as in torchvision, and tf-slim for version 3
-        with without_numbers():
-            model = build(once(path), metaparameters, (32, 32, 3), 10)
-        for layer in all_layers(model):
+        for layer in all_layers(plain(name)):
             if isinstance(layer, layers.BatchNormalization):
                 assert (layer.momentum, layer.epsilon) == (0.9, epsilon), path
                 seen.add(path)

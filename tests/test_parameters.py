@@ -4,9 +4,13 @@ Those of torchvision and of osmr/imgclsmob are asserted there too; where neither
 """
 
 import math
+import re
+import sys
 
 import pytest
-from folders import MODULES, build, load, without_numbers
+from folders import MODULES, ROOT, without_numbers
+from keras import Model
+from networks import once, whole
 
 IMAGENET, INCEPTION_V3, CIFAR10 = ((224, 224, 3), 1000), ((299, 299, 3), 1000), ((32, 32, 3), 10)
 SQUEEZENET = ((227, 227, 3), 1000)
@@ -96,6 +100,7 @@ for n_group in range(3):
         DENSENET16 += 2 * c + c * (c // 2)
         c //= 2
 DENSENET16 += 2 * c + (c + 1) * 10
+
 
 def squeeze_excitation(c, ratio=16):
     """Two dense layers with biases."""
@@ -243,51 +248,65 @@ ZERO_PADDING = {
     "resnet56_cifar10": 853_018,
     "resnet110_cifar10": 1_727_962,
 }
-NAMES = {name: path for path in MODULES for name in load(path).METAPARAMETERS}
+NAMES = {name: path for path in MODULES for name in once(path).METAPARAMETERS}
+# In the default suite are those for small images but the deepest, and of the others those with a table of shapes.
+OFTEN = {name for name in NAMES if re.search("cifar10|vgg8", name)} - {"resnet1001_v2_cifar10"}
+OFTEN |= {name for name, path in NAMES.items() if re.search(rf"^    {name}$", once(path).__doc__, flags=re.M)}
+
+
+def networks(names):
+    return pytest.mark.parametrize(
+        "name", [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    )
+
+
+def parameters(model):
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+
+
+def count(name, **changes):
+    """Count the parameters of a network with other metaparameters, or options of build."""
+    module, (_, input_shape, n_classes) = once(NAMES[name]), PARAMETERS[name]
+    options = {"classes": changes.pop("classes")} if "classes" in changes else {"n_classes": n_classes}
+    with without_numbers():
+        return parameters(module.build(module.METAPARAMETERS[name] | changes, input_shape, **options))
+
+
+def in_header(number, name):
+    """Whether the reader is told."""
+    return f"{number:,}" in once(NAMES[name]).__doc__.replace("\n", " ")
 
 
 def test_no_network_is_missing():
     assert set(NAMES) == set(PARAMETERS)
+    assert {NAMES[name] for name in OFTEN} == set(MODULES)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@networks(PARAMETERS)
 def test_parameters(name):
-    expected, input_shape, n_classes = PARAMETERS[name]
-    module = load(NAMES[name])
-    assert count(module, module.METAPARAMETERS[name], input_shape, n_classes) == expected
-    header = module.__doc__.replace("\n", " ")
-    assert f"{expected:,}" in header  # what the reader is told
+    """With the auxiliary classifiers of Inception, and without."""
+    expected, *shapes = PARAMETERS[name]
+    model, _ = whole(NAMES[name], name, *shapes)
+    if name in AUXILIARY:
+        assert parameters(model) == AUXILIARY[name] and in_header(AUXILIARY[name], name)
+        model = Model(model.input, model.output["main"])
+    assert parameters(model) == expected and in_header(expected, name)
 
 
 @pytest.mark.parametrize("name", ZERO_PADDING)
 def test_parameters_with_zero_padding(name):
-    module = load(NAMES[name])
-    metaparameters = module.METAPARAMETERS[name] | {"shortcut": "zero_padding"}
-    assert count(module, metaparameters, *CIFAR10) == ZERO_PADDING[name]
-    assert f"{ZERO_PADDING[name]:,}" in module.__doc__
+    assert count(name, shortcut_type="zero_padding") == ZERO_PADDING[name] and in_header(ZERO_PADDING[name], name)
 
 
 @pytest.mark.parametrize("name", MULTI_HOT)
 def test_parameters_with_ten_sigmoids(name):
-    module = load(NAMES[name])
-    assert count(module, module.METAPARAMETERS[name], *CIFAR10, classes=10) == MULTI_HOT[name]
-    assert f"{MULTI_HOT[name]:,}" in module.__doc__
+    assert count(name, classes=10) == MULTI_HOT[name] and in_header(MULTI_HOT[name], name)
 
 
 @pytest.mark.parametrize("name", TWINS)
 def test_parameters_of_a_twin(name):
-    module, (_, input_shape, _) = load(NAMES[name]), PARAMETERS[name]
-    with without_numbers():
-        twin = module.twin(module.METAPARAMETERS[name], input_shape)
-    assert sum(math.prod(variable.shape) for variable in twin.trainable_variables) == TWINS[name]
-    assert f"{TWINS[name]:,}" in module.__doc__
-
-
-@pytest.mark.parametrize("name", AUXILIARY)
-def test_parameters_with_auxiliary_classifiers(name):
-    module, (_, input_shape, n_classes) = load(NAMES[name]), PARAMETERS[name]
-    assert count(module, module.METAPARAMETERS[name], input_shape, n_classes, auxiliary=True) == AUXILIARY[name]
-    assert f"{AUXILIARY[name]:,}" in module.__doc__
+    model, _ = whole(NAMES[name], name, *PARAMETERS[name][1:])
+    assert parameters(model.get_layer("twin")) == TWINS[name] and in_header(TWINS[name], name)
 
 
 def test_the_sums_of_this_file_come_to_the_published_figures():
@@ -298,15 +317,21 @@ def test_the_sums_of_this_file_come_to_the_published_figures():
     assert sum((c + 1) * n for c, n in ((96, 128), (128, 256), (256, 384), (384, 512))) == 1_589_672 - 1_248_424
 
 
-@pytest.mark.parametrize("name", ["resnext29_32x4d_cifar10", "resnext20_4x8d_cifar10", "resnext50_32x4d"])
+@networks(["resnext20_4x8d_cifar10", "resnext50_32x4d"])
 def test_both_forms_of_the_grouped_convolution_have_the_same_parameters(name):
-    module, (expected, input_shape, n_classes) = load(NAMES[name]), PARAMETERS[name]
-    metaparameters = module.METAPARAMETERS[name] | {"convolution": "grouped_convolution"}
-    assert count(module, metaparameters, input_shape, n_classes) == expected
+    assert count(name, convolution="grouped_convolution") == PARAMETERS[name][0]
 
 
-def count(module, metaparameters, input_shape, n_classes, **options):
-    """Build the whole graph and count; only the numbers in its variables, a minute of random ones, are left out."""
-    with without_numbers():
-        model = build(module, metaparameters, input_shape, n_classes, **options)
-    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
+@pytest.mark.slow
+def test_resnet1202_builds_as_the_readme_says():
+    """The paper, table 6: 19.4M. Its graph is deeper than Python's default recursion limit."""
+    module, limit = once("resnet/resnet_basic.py"), sys.getrecursionlimit()
+    metaparameters = module.METAPARAMETERS["resnet20_cifar10"] | {"groups": module.cifar10_groups(1202)}
+    readme = (ROOT / "resnet" / "README.md").read_text()
+    sys.setrecursionlimit(int(re.search(r"^sys.setrecursionlimit\(([\d_]+)\)$", readme, flags=re.M)[1]))
+    try:
+        with without_numbers():
+            model = module.build(metaparameters, (32, 32, 3), 10)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert parameters(model) == 19_424_026 and "19,424,026" in readme

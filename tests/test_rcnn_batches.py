@@ -62,16 +62,16 @@ def make(kind, seed=0, training=True, objects=None):
     scenes, painted_objects = painted()
     objects = objects or painted_objects
     if kind == "anchors":
-        return MODULE.AnchorBatches(scenes, objects, ANCHORS, 2, seed, training, n_anchors=32)
+        return MODULE.anchor_batches(scenes, objects, ANCHORS, 2, seed if training else None, n_anchors=32)
     if kind == "regions":
-        return MODULE.RegionBatches(scenes, objects, around(painted_objects), 4, 2, seed, training, n_regions=16)
-    return MODULE.WarpedBatches(scenes, objects, around(painted_objects), 3, 16, 8, 1, seed, training)
+        return MODULE.region_batches(scenes, objects, around(painted_objects), 4, 2, seed if training else None, n_regions=16)
+    return MODULE.warped_batches(scenes, objects, around(painted_objects), 3, 16, 8, 1, seed if training else None)
 
 
 def scene_by_scene(batches, n_epochs=4):
     """Yield (inputs, targets, weights) of each scene of some epochs."""
     for epoch in range(n_epochs):
-        batches.draw(epoch)
+        batches.start(epoch)
         for number in range(len(batches)):
             batch = batches[number]
             for i in range(len(batch[0]["images"])):
@@ -102,7 +102,7 @@ def test_anchors_that_count():
 def test_at_most_half_of_the_anchors_are_positive():
     scenes, objects = painted([[[10, 10, 30, 30]]])
     anchors = np.repeat(np.array([[10, 10, 30, 30], [50, 30, 70, 50], [70, 50, 90, 60]], "float32"), 50, axis=0)
-    ((_, targets, weights),) = scene_by_scene(MODULE.AnchorBatches(scenes, objects, anchors, 1, 0, False, 40), 1)
+    ((_, targets, weights),) = scene_by_scene(MODULE.anchor_batches(scenes, objects, anchors, 1, None, 40), 1)
     counts = weights["objectness"].reshape(3, 50).sum(1)
     assert counts.tolist() == [20, 20, 0] and weights["anchor_deltas"].sum() == 20
     assert targets["objectness"].reshape(3, 50)[:, 0].tolist() == [1, 0, 0]
@@ -110,7 +110,7 @@ def test_at_most_half_of_the_anchors_are_positive():
 
 def test_anchors_of_a_scene_without_objects():
     scenes, objects = painted([[]])
-    for _, targets, weights in scene_by_scene(MODULE.AnchorBatches(scenes, objects, ANCHORS, 1, 0, n_anchors=32)):
+    for _, targets, weights in scene_by_scene(MODULE.anchor_batches(scenes, objects, ANCHORS, 1, 0, n_anchors=32)):
         assert weights["objectness"].sum() == 32 and weights["anchor_deltas"].sum() == 0
         assert not targets["objectness"].any() and not targets["anchor_deltas"].any()
 
@@ -118,7 +118,7 @@ def test_anchors_of_a_scene_without_objects():
 def test_no_anchor_touches_an_object():
     scenes, objects = painted([[[70, 50, 80, 64]]])
     anchors = np.array([[0, 0, 8, 8]] * 5, "float32")
-    ((_, targets, weights),) = scene_by_scene(MODULE.AnchorBatches(scenes, objects, anchors, 1, 0, False, 32), 1)
+    ((_, targets, weights),) = scene_by_scene(MODULE.anchor_batches(scenes, objects, anchors, 1, None, 32), 1)
     assert weights["objectness"].sum() == 5 and not targets["objectness"].any() and not weights["anchor_deltas"].any()
 
 
@@ -126,20 +126,20 @@ def test_no_anchor_touches_an_object():
 def test_no_anchor_is_inside(truths):
     scenes, objects = painted(truths)
     anchors = np.array([[-1, 0, 30, 30], [10, 10, 30, 65]], "float32")
-    ((_, targets, weights),) = scene_by_scene(MODULE.AnchorBatches(scenes, objects, anchors, 1, 0, False, 32), 1)
+    ((_, targets, weights),) = scene_by_scene(MODULE.anchor_batches(scenes, objects, anchors, 1, None, 32), 1)
     assert weights["objectness"].tolist() == weights["anchor_deltas"].tolist() == [0, 0]
     assert targets["anchor_deltas"].shape == (2, 4)
 
 
 def test_an_object_that_fills_the_image():
     scenes, objects = painted([[[0, 0, WIDTH, HEIGHT]]])
-    for inputs, targets, weights in scene_by_scene(MODULE.AnchorBatches(scenes, objects, ANCHORS, 1, 0, n_anchors=32)):
+    for inputs, targets, weights in scene_by_scene(MODULE.anchor_batches(scenes, objects, ANCHORS, 1, 0, n_anchors=32)):
         positive = weights["anchor_deltas"] == 1
         assert positive.any()
         found = BOXES.decode(ANCHORS[positive], targets["anchor_deltas"][positive])
         np.testing.assert_allclose(found, np.tile(seen(inputs["images"])[0], (len(found), 1)), atol=1e-3)
     none = [np.zeros((0, 4), "float32")]
-    for inputs, targets, weights in scene_by_scene(MODULE.RegionBatches(scenes, objects, none, 4, 1, 0, n_regions=4)):
+    for inputs, targets, weights in scene_by_scene(MODULE.region_batches(scenes, objects, none, 4, 1, 0, n_regions=4)):
         np.testing.assert_array_equal(inputs["regions"], [[0, 0, WIDTH, HEIGHT]] + [[0, 0, 0, 0]] * 3)
         assert weights["classes"].tolist() == [1, 0, 0, 0] and targets["classes"][0] == 1
         assert not targets["deltas"].any()
@@ -148,7 +148,7 @@ def test_an_object_that_fills_the_image():
 @pytest.mark.parametrize("background", [0.1, 0.0])
 def test_regions_that_count(background):
     scenes, objects = painted()
-    batches = MODULE.RegionBatches(scenes, objects, around(objects), 4, 2, 0, True, 16, background)
+    batches = MODULE.region_batches(scenes, objects, around(objects), 4, 2, 0, 16, background)
     directions, background_overlaps = set(), []
     for inputs, targets, weights in scene_by_scene(batches):
         truth, classes, is_mirrored = seen(inputs["images"])
@@ -180,7 +180,7 @@ def test_regions_that_count(background):
 def test_regions_of_scenes_with_many_objects_are_a_quarter_objects():
     scenes, objects = painted([[[10, 10, 30, 30]]])
     proposals = [np.repeat(np.array([[10, 10, 30, 29], [24, 10, 44, 30]], "float32"), 20, axis=0)]
-    batches = MODULE.RegionBatches(scenes, objects, proposals, 4, 1, 0, n_regions=16)
+    batches = MODULE.region_batches(scenes, objects, proposals, 4, 1, 0, n_regions=16)
     for _, targets, weights in scene_by_scene(batches):
         assert (targets["classes"] > 0).sum() == 4 and weights["classes"].sum() == 16
 
@@ -188,7 +188,7 @@ def test_regions_of_scenes_with_many_objects_are_a_quarter_objects():
 def test_proposals_without_area_are_left_out():
     scenes, objects = painted([[[10, 10, 30, 30]]])
     proposals = [np.array([[5, 5, 5, 9], [5, 5, 9, 5], [0, 0, 0, 0], [40, 40, 60, 60]], "float32")]
-    for inputs, _, weights in scene_by_scene(MODULE.RegionBatches(scenes, objects, proposals, 4, 1, 0, False, 8, 0), 1):
+    for inputs, _, weights in scene_by_scene(MODULE.region_batches(scenes, objects, proposals, 4, 1, None, 8, 0), 1):
         np.testing.assert_array_equal(inputs["regions"][:2], [[10, 10, 30, 30], [40, 40, 60, 60]])
         assert weights["classes"].tolist() == [1, 1, 0, 0, 0, 0, 0, 0]
 
@@ -198,7 +198,7 @@ def test_regions_of_a_scene_without_objects(background, expected):
     """The released code of Fast R-CNN has no such scenes: an IoU of 0 is less than 0.1, and so nothing counts."""
     scenes, objects = painted([[], []])
     proposals = [np.array([[5, 5, 20, 20]], "float32"), np.zeros((0, 4), "float32")]
-    batches = MODULE.RegionBatches(scenes, objects, proposals, 4, 2, 0, False, 8, background)
+    batches = MODULE.region_batches(scenes, objects, proposals, 4, 2, None, 8, background)
     (_, targets, weights), (_, _, weights_without_proposals) = scene_by_scene(batches, 1)
     assert weights["classes"].sum() == expected and weights_without_proposals["classes"].sum() == 0
     assert not weights["deltas"].any() and not targets["classes"].any()
@@ -209,7 +209,7 @@ def test_warped_regions_and_their_labels():
     scenes, objects = painted()
     proposals = [np.concatenate([np.tile(truth, (8, 1)), [[0, 60, 4, 64]] * 20]) for truth, _ in objects]
     for training in (True, False):
-        batches = MODULE.WarpedBatches(scenes, objects, proposals, 3, 32, 8, 1, 0, training)
+        batches = MODULE.warped_batches(scenes, objects, proposals, 3, 32, 8, 1, 0 if training else None)
         assert len(batches) == 3
         is_mirrored = []
         for x, labels in (batches[number] for number in range(3)):
@@ -223,7 +223,7 @@ def test_warped_regions_and_their_labels():
 
 def test_warped_regions_are_fewer_where_the_background_is():
     scenes, objects = painted([[], [[10, 10, 30, 30]]])
-    batches = MODULE.WarpedBatches(scenes, objects, [np.zeros((0, 4)), np.array([[40, 40, 50, 50]])], 1, 16, 8, 1, 0)
+    batches = MODULE.warped_batches(scenes, objects, [np.zeros((0, 4)), np.array([[40, 40, 50, 50]])], 1, 16, 8, 1, 0)
     x, labels = batches[0]
     assert x.shape == (2, 8, 8, 3) and labels.tolist() == [2, 0]
 
@@ -241,18 +241,17 @@ def same(batch, other):
 def test_a_batch_is_made_of_seed_epoch_and_number_alone(kind):
     batches, again, other, validation = make(kind), make(kind), make(kind, seed=1), make(kind, training=False)
     for one in (batches, other):
-        one.draw(3)
+        one.start(3)
     first = batches[0]
     again[1], again[2]
-    again.draw(2)
+    again.start(2)
     again[0]
-    again.draw(3)
+    again.start(3)
     assert same(again[0], first) and same(batches[0], first)
     assert not same(other[0], first) and not same(batches[1], first)
-    batches.draw(4)
+    batches.start(4)
     assert not same(batches[0], first)
     first = validation[0]
-    validation.draw(3)
     assert same(validation[0], first)
 
 
@@ -262,7 +261,7 @@ def test_every_scene_is_seen_once_in_an_epoch(kind):
     assert len(batches) == 3 and len(batches[2][0]["images"]) == 1
     expected, orders = sorted(scene[::5].sum() for scene in painted()[0]), set()
     for epoch in range(4):
-        batches.draw(epoch)
+        batches.start(epoch)
         sums = [scene[::5].sum() for number in range(3) for scene in batches[number][0]["images"]]
         assert sorted(sums) == expected
         orders.add(tuple(sums))
@@ -297,4 +296,4 @@ def test_each_object_needs_a_class():
     objects[1] = objects[1][0], np.zeros(2, int)
     with pytest.raises(ValueError, match=r"scene 1 must have .*, got \(1, 4\), \(2,\)"):
         make("anchors", objects=objects)
-    MODULE.check_objects(np.array([[0, 0, WIDTH, HEIGHT]]), [0], HEIGHT, WIDTH, "it")  # fills the scene
+    MODULE.check_objects(np.zeros((1, HEIGHT, WIDTH, 3)), [(np.array([[0, 0, WIDTH, HEIGHT]]), [0])])  # fills the scene

@@ -149,11 +149,11 @@ def test_evaluate_by_hand():
     ]
     # class 0, ranked: wrong 0.95, right 0.9, double 0.8, wrong class 0.7; of two objects one is found, at precision 1/2
     # class 1: its object is not found; class 2: no object
-    np.testing.assert_allclose(BOXES.evaluate(detections, truths, 3), [0.25, 0, np.nan])
+    np.testing.assert_allclose(BOXES.average_precisions(detections, truths, 3), [0.25, 0, np.nan])
     perfect = [(boxes, classes, np.ones(len(boxes))) for boxes, classes in truths]
-    np.testing.assert_allclose(BOXES.evaluate(perfect, truths, 3), [1, 1, np.nan])
+    np.testing.assert_allclose(BOXES.average_precisions(perfect, truths, 3), [1, 1, np.nan])
     half = [(two[:1], np.array([0]), np.ones(1)), (np.array([[0, 0, 10, 5.0]]), np.array([0]), np.ones(1)), none]
-    assert BOXES.evaluate(half, truths, 1)[0] == 0.5  # an IoU of 0.5 is not above it
+    assert BOXES.average_precisions(half, truths, 1)[0] == 0.5  # an IoU of 0.5 is not above it
 
 
 def test_one_object_that_fills_the_image():

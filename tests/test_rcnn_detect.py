@@ -1,11 +1,13 @@
 """What is made of a detector's outputs, that its parts are the whole, and what a report says of the detections."""
 
+import argparse
+
 import keras
 import numpy as np
 import pytest
 from folders import load, random_weights
 
-MODULE, REPORT, TRAINING = load("rcnn/detect.py"), load("rcnn/report.py"), load("rcnn/training.py")
+MODULE, REPORT, TRAINING = load("rcnn/detect.py"), load("rcnn/evaluate.py"), load("rcnn/training.py")
 SHAPE, SIZE = (32, 40, 3), 16
 MEAN, VARIANCE = (120, 110, 100), (60**2, 70**2, 50**2)
 GROUPS = ({"n_layers": 1, "n_filters": 4}, {"n_layers": 1, "n_filters": 6})
@@ -23,7 +25,7 @@ def test_overlaps_are_suppressed_within_a_class():
     """IoUs with the first: 1, 0.31 and 0.29."""
     regions = [[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 3.1], [0, 0, 10, 2.9], [20, 20, 30, 30]]
     scores = [[0.9, 0.1], [0.8, 0.7], [0.7, 0.1], [0.6, 0.1], [0.5, 0.1]]
-    placed, classes, confidence = MODULE.best(*outputs_of(regions, scores), (40, 40), 0.2)
+    placed, classes, confidence = MODULE.best_boxes(*outputs_of(regions, scores), (40, 40), 0.2)
     np.testing.assert_allclose(confidence, [0.9, 0.7, 0.6, 0.5])
     assert classes.tolist() == [0, 1, 0, 0]
     np.testing.assert_allclose(placed, [regions[0], regions[0], regions[3], regions[4]], atol=1e-5)
@@ -31,9 +33,9 @@ def test_overlaps_are_suppressed_within_a_class():
 
 def test_the_score_must_be_above_the_least():
     regions = [[0, 0, 10, 10], [20, 20, 30, 30], [0, 20, 10, 30]]
-    _, classes, confidence = MODULE.best(*outputs_of(regions, [[0.25, 0.5], [0.125, 0], [0.75, 0.25]]), (40, 40), 0.25)
+    _, classes, confidence = MODULE.best_boxes(*outputs_of(regions, [[0.25, 0.5], [0.125, 0], [0.75, 0.25]]), (40, 40), 0.25)
     assert classes.tolist() == [0, 1] and confidence.tolist() == [0.75, 0.5]
-    _, classes, confidence = MODULE.best(*outputs_of(regions, [[-1], [-0.5], [2]]), (40, 40), -1.0)  # margins
+    _, classes, confidence = MODULE.best_boxes(*outputs_of(regions, [[-1], [-0.5], [2]]), (40, 40), -1.0)  # margins
     assert confidence.tolist() == [2, -0.5]
 
 
@@ -41,7 +43,7 @@ def test_each_class_has_its_own_box_and_none_leaves_the_image():
     """Appendix C of the R-CNN paper, by hand: centers shifted by shares of the size, sizes by exponentials."""
     regions, scores, deltas = outputs_of([[10, 10, 20, 30]], [[0.9, 0.8, 0.7]])
     deltas[0] = [0.5, -0.25, np.log(0.5), 0], [0, 0, 0, np.log(0.5)], [0, 0, np.log(4), np.log(10)]
-    placed, classes, _ = MODULE.best(regions, scores, deltas, (50, 30), 0.05)
+    placed, classes, _ = MODULE.best_boxes(regions, scores, deltas, (50, 30), 0.05)
     assert classes.tolist() == [0, 1, 2]
     np.testing.assert_allclose(placed, [[17.5, 5, 22.5, 25], [10, 15, 20, 25], [0, 0, 30, 50]], atol=1e-4)
 
@@ -50,14 +52,14 @@ def test_boxes_are_suppressed_where_they_end_up():
     """Two regions far apart, that both say where the one object is."""
     regions, scores, deltas = outputs_of([[0, 0, 10, 10], [20, 0, 30, 10]], [[0.8], [0.9]])
     deltas[0, 0, 0] = 2
-    placed, _, confidence = MODULE.best(regions, scores, deltas, (40, 40), 0.05)
+    placed, _, confidence = MODULE.best_boxes(regions, scores, deltas, (40, 40), 0.05)
     np.testing.assert_allclose(placed, [[20, 0, 30, 10]], atol=1e-5)
     assert confidence.tolist() == [np.float32(0.9)]
 
 
 @pytest.mark.parametrize("regions, scores", [([[0, 0, 10, 10]], [[0.01, 0.02]]), ([], np.zeros((0, 2)))])
 def test_nothing_is_found(regions, scores):
-    placed, classes, confidence = MODULE.best(*outputs_of(regions, scores), (40, 40), 0.05)
+    placed, classes, confidence = MODULE.best_boxes(*outputs_of(regions, scores), (40, 40), 0.05)
     assert placed.shape == (0, 4) and classes.shape == confidence.shape == (0,)
     assert classes.dtype.kind == "i"
 
@@ -79,7 +81,7 @@ def fast():
     random_weights(network)
     network.name = "fast_rcnn"
     inputs = {
-        "images": keras.Input(SHAPE, dtype="uint8", name="images"), "regions": keras.Input((6, 4), name="regions")
+        "images": keras.Input(SHAPE, name="images"), "regions": keras.Input((6, 4), name="regions")
     }  # fmt: skip
     images = TRAINING.pre_stem(inputs["images"], MEAN, VARIANCE)
     return keras.Model(inputs, network(inputs | {"images": images}))
@@ -93,7 +95,7 @@ def faster():
     network = TRAINING.faster_rcnn.build(METAPARAMETERS | own, SHAPE, 4)
     random_weights(network)
     network.name = "faster_rcnn"
-    images = keras.Input(SHAPE, dtype="uint8", name="images")
+    images = keras.Input(SHAPE, name="images")
     return keras.Model(images, network(TRAINING.pre_stem(images, MEAN, VARIANCE)))
 
 
@@ -103,7 +105,7 @@ def slow():
     network = TRAINING.rcnn.with_linear_models(TRAINING.rcnn.build(METAPARAMETERS, (SIZE, SIZE, 3), 4), 3)
     random_weights(network)
     network.name = "rcnn"
-    images = keras.Input((SIZE, SIZE, 3), dtype="uint8", name="images")
+    images = keras.Input((SIZE, SIZE, 3), name="images")
     return keras.Model(images, network(TRAINING.pre_stem(images, MEAN, VARIANCE)))
 
 
@@ -140,7 +142,7 @@ def test_the_parts_of_fast_rcnn_are_the_whole(fast):
     for number, n in enumerate((6, 4, 0)):
         np.testing.assert_array_equal(regions[number], proposals[number][:n])
         scores, deltas = whole["classes"][number, :n, 1:], whole["deltas"][number, :n, 1:] * BOX_DEVIATIONS
-        expected.append(MODULE.best(regions[number], scores, deltas, SHAPE[:2], 0.05))
+        expected.append(MODULE.best_boxes(regions[number], scores, deltas, SHAPE[:2], 0.05))
     check_detections(found, seconds, expected)
     assert [len(values) for values in found[2]] == [0, 0, 0]
 
@@ -164,7 +166,7 @@ def test_the_parts_of_faster_rcnn_are_the_whole(faster):
         n_boxes.append(is_box.sum())
         np.testing.assert_allclose(regions[number], whole["regions"][number, is_box], rtol=1e-3, atol=1e-3)
         scores, deltas = whole["classes"][number, is_box, 1:], whole["deltas"][number, is_box, 1:] * BOX_DEVIATIONS
-        expected.append(MODULE.best(regions[number], scores, deltas, SHAPE[:2], 0.05))
+        expected.append(MODULE.best_boxes(regions[number], scores, deltas, SHAPE[:2], 0.05))
     assert 0 < min(n_boxes) < 20
     check_detections(found, seconds, expected)
 
@@ -177,7 +179,7 @@ def test_the_parts_of_rcnn_are_the_whole(slow):
     for scene, given, mine in zip(scenes, proposals, regions, strict=True):
         np.testing.assert_array_equal(mine, given)
         whole = outputs(slow, TRAINING.rcnn.warp(scene, given, SIZE, 3))
-        expected.append(MODULE.best(given, whole["scores"], whole["deltas"], SHAPE[:2], -1))
+        expected.append(MODULE.best_boxes(given, whole["scores"], whole["deltas"], SHAPE[:2], -1))
     check_detections(found, seconds, expected)
 
 
@@ -220,16 +222,16 @@ def test_an_epoch_run_twice_counts_once(tmp_path):
     """Before a kill and after it; an epoch of the same number in another step is another one."""
     rows = ["step,epoch,loss,val_loss,seconds", "1 one,0,3,4,1", "1 one,1,9,9,1", "1 one,1,2,3,1.5", "2 two,0,7,8,1"]
     (tmp_path / "history.csv").write_text("\n".join(rows) + "\n")
-    history = REPORT.read_history(tmp_path)
+    history = TRAINING.read_history(argparse.Namespace(output=tmp_path))
     expected = {
         "step": ["1 one", "1 one", "2 two"], "epoch": [0, 1, 0], "loss": [3, 2, 7], "val_loss": [4, 3, 8],
         "seconds": [1, 1.5, 1],
     }  # fmt: skip
     assert history == expected
-    REPORT.save_history(tmp_path / "history.csv", history)
-    assert REPORT.read_history(tmp_path) == expected
+    TRAINING.run.write_whole(tmp_path / "history.csv", lambda path: load("rcnn/report.py").write_rows(path, history))
+    assert TRAINING.read_history(argparse.Namespace(output=tmp_path)) == expected
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
-    assert REPORT.read_history(tmp_path / "nowhere") == {}
+    assert TRAINING.read_history(argparse.Namespace(output=tmp_path / "nowhere")) == {}
 
 
 def test_pictures_of_detections(tmp_path):
@@ -238,6 +240,6 @@ def test_pictures_of_detections(tmp_path):
     box, pictures = np.array([[5, 5, 25, 25]]), []
     none = np.zeros((0, 4)), np.zeros(0, int), np.zeros(0)
     for detections in (none, (box, np.array([0]), np.array([0.4])), (box, np.array([0]), np.array([0.6]))):
-        REPORT.plot_detections(tmp_path / "detections.png", "title", scenes, truths, [detections], ("cat", "dog"))
+        REPORT.detections(scenes, truths, [detections], ("cat", "dog"), "probability", 0.5).savefig(tmp_path / "detections.png")
         pictures.append((tmp_path / "detections.png").read_bytes())
     assert pictures[0].startswith(b"\x89PNG") and pictures[0] == pictures[1] != pictures[2]

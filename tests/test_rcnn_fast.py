@@ -99,18 +99,18 @@ def test_saved_model_pools_as_before(tmp_path):
 @pytest.mark.parametrize(
     "change, options, sentence",
     [
-        ({"groups": ()}, {}, "groups must be a tuple of at least one group"),
-        ({"groups": ({"n_layers": 0, "n_filters": 8},)}, {}, "n_layers must be a whole number of at least 1, got 0"),
-        ({"depth": 3}, {}, "must be a dictionary of groups and perhaps batch_normalization, pooled_size, n_units"),
-        ({"pooled_size": 0}, {}, "size must be a whole number of at least 1, got 0"),
-        ({"n_units": 4096}, {}, "n_units must be a tuple such as"),
+        ({"groups": ()}, {}, "metaparameters must be a dictionary with groups"),
+        ({"groups": ({"n_layers": 0, "n_filters": 8},)}, {}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
+        ({"depth": 3}, {}, "unexpected keyword argument 'depth'"),
+        ({"pooled_size": 0}, {}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
+        ({"n_units": 4096}, {}, "Value after [*] must be an iterable, not int"),
         ({}, {"n_classes": 1}, "n_classes must be a whole number of at least 2, got 1"),
         ({}, {"n_classes": 2.5}, "n_classes must be a whole number of at least 2, got 2.5"),
         ({}, {"n_regions": 0}, "n_regions must be a whole number of at least 1, got 0"),
         ({}, {"n_regions": None}, "n_regions must be a whole number of at least 1, got None"),
         ({}, {"input_shape": (None, 16, 3)}, r"input_shape must be \(height, width, channels\)"),
         ({}, {"input_shape": (16, 16)}, r"input_shape must be \(height, width, channels\)"),
-        ({}, {"input_shape": (1, 16, 3)}, "the input is too small"),
+        ({}, {"input_shape": (1, 16, 3)}, "height and width must be at least"),
     ],
 )
 def test_what_cannot_be(change, options, sentence):
@@ -122,12 +122,12 @@ def test_what_cannot_be(change, options, sentence):
 @pytest.mark.parametrize(
     "change, options, sentence",
     [
-        ({"groups": ()}, {}, "groups must be a tuple of at least one group"),
-        ({"n_units": 4096}, {}, "n_units must be a tuple such as"),
-        ({"pooled_size": 7}, {}, "metaparameters must be a dictionary of groups"),
+        ({"groups": ()}, {}, "metaparameters must be a dictionary with groups"),
+        ({"n_units": 4096}, {}, "Value after [*] must be an iterable, not int"),
+        ({"pooled_size": 7}, {}, "unexpected keyword argument 'pooled_size'"),
         ({}, {"n_classes": 1}, "n_classes must be a whole number of at least 2, got 1"),
         ({}, {"input_shape": (16, None, 3)}, r"input_shape must be \(height, width, channels\)"),
-        ({}, {"input_shape": (2, 2, 3)}, "the input is too small"),
+        ({}, {"input_shape": (2, 2, 3)}, "height and width must be at least"),
     ],
 )
 def test_what_cannot_be_of_r_cnn(change, options, sentence):

@@ -161,7 +161,7 @@ def test_boxes_are_ranked_and_no_two_are_the_same():
     assert boxes.dtype == "float32" and boxes.shape[1] == 4 and len(np.unique(boxes, axis=0)) == len(boxes)
     assert (boxes >= 0).all() and (boxes <= 64).all() and ((boxes[:, 2:] - boxes[:, :2]) >= 8).all()
     assert [0, 0, 64, 64] in boxes.tolist()  # all of it is a region too
-    np.testing.assert_array_equal(SEARCH.selective_search(image, most=5), boxes[:5])
+    np.testing.assert_array_equal(SEARCH.selective_search(image, max_boxes=5), boxes[:5])
     np.testing.assert_array_equal(SEARCH.selective_search(image), boxes)
     assert not np.array_equal(SEARCH.selective_search(image, seed=1), boxes)  # the ranking is in part of chance
     truth = np.array([[0, 0, 32, 32], [32, 0, 64, 32], [0, 32, 32, 64], [32, 32, 64, 64]])
@@ -186,7 +186,7 @@ def test_most_objects_of_scenes_are_found():
     found, seconds = [], []
     for scene, (truth, _) in zip(scenes, objects, strict=True):
         start = time.perf_counter()
-        proposals = SEARCH.selective_search(scene, most=300)
+        proposals = SEARCH.selective_search(scene, max_boxes=300)
         seconds.append(time.perf_counter() - start)
         found += (BOXES.iou(proposals, truth).max(0) >= 0.5).tolist()
     assert np.mean(found) >= 0.9
@@ -210,8 +210,11 @@ def test_an_image_of_one_color_is_one_region(shape):
 @pytest.mark.parametrize(
     "image, strategies, sentence",
     [
-        (np.zeros((8, 8)), SEARCH.STRATEGIES, r"image must be \(height, width, 3\), got \(8, 8\)"),
-        (np.zeros((8, 8, 1)), SEARCH.STRATEGIES, "image must be"),
+        (np.zeros((8, 8, 2)), SEARCH.STRATEGIES, r"image must be \(height, width, 3\).* got \(8, 8, 2\)"),
+        (np.zeros((8, 8, 4)), SEARCH.STRATEGIES, r"got \(8, 8, 4\): leave out the alpha channel"),
+        (np.ones((8, 8, 3)), SEARCH.STRATEGIES, r"0 to 255, got float64 of 0 to 1: multiply it by 255"),
+        (np.full((8, 8, 3), np.nan), SEARCH.STRATEGIES, r"0 to 255, got nan to nan"),
+        (np.full((8, 8, 3), -1.), SEARCH.STRATEGIES, r"0 to 255, got -1 to -1"),
         (np.zeros((0, 8, 3)), SEARCH.STRATEGIES, "image must be"),
         (np.zeros((8, 8, 3), "uint8"), (("hls", "c", 50),), "a color space must be .* got 'hls'"),
         (np.zeros((8, 8, 3), "uint8"), (("rgb", "color", 50),), "measures must be some of \"ctsf\", got 'color'"),
@@ -221,3 +224,11 @@ def test_an_image_of_one_color_is_one_region(shape):
 def test_what_cannot_be(image, strategies, sentence):
     with pytest.raises(ValueError, match=sentence):
         SEARCH.selective_search(image, strategies)
+
+
+def test_gray():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8)).repeat(8, 0).repeat(8, 1).astype("uint8")
+    expected = SEARCH.selective_search(np.stack(3 * [image], -1))
+    for same in (image, image[..., None], np.stack(3 * [image], -1).astype("float32")):
+        np.testing.assert_array_equal(SEARCH.selective_search(same), expected)
+    assert len(expected) > 3

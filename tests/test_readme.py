@@ -47,7 +47,7 @@ def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
     def stop(*args):
         raise Loads
 
-    for path, command in COMMANDS:
+    for _, command in COMMANDS:
         if "train.py" in command:
             _, script, *flags = shlex.split(command)
             flags = [str(tmp_path) if flag == "FOLDER" or "cifar10-jpeg" in flag else flag for flag in flags]
@@ -148,7 +148,8 @@ def test_results_are_those_of_the_log_and_the_command(folder):
 def assert_defaults(folder, log):
     """Assert that a log that is committed is of what the defaults are now."""
     module = load(f"{folder}/train.py")
-    for name, value in (("epochs", module.EPOCHS), ("batch_size", module.BATCH_SIZE), ("learning_rate", module.LEARNING_RATE)):
+    for name in ("epochs", "batch_size", "learning_rate"):
+        value = getattr(module, name.upper())
         assert log[name] == (value[log["model"]] if isinstance(value, dict) else value), name
     assert log["seed"] == 0
 

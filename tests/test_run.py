@@ -163,7 +163,8 @@ def test_a_loss_that_is_not_finite_ends_in_a_sentence(batch_loss, monkeypatch, c
     module, rate = vgg(), 1e30
     if not batch_loss:  # finite in training, not on the validation images
         on_epoch_end, rate = module.run.Epochs.on_epoch_end, 0.1
-        module.run.Epochs.on_epoch_end = lambda self, epoch, logs: on_epoch_end(self, epoch, logs | {"val_loss": np.inf})
+        infinite = {"val_loss": np.inf}
+        module.run.Epochs.on_epoch_end = lambda self, epoch, logs: on_epoch_end(self, epoch, logs | infinite)
     with pytest.raises(SystemExit) as exit_:
         main("vgg", monkeypatch, *SHORT, "--learning-rate", rate, "--output", tmp_path, module=module)
     assert "the loss is not finite" in exit_.value.code and "--learning-rate" in exit_.value.code  # exit status 1
@@ -205,7 +206,8 @@ def test_a_backup_half_saved_falls_back_to_the_epoch_before(tmp_path):
 def test_batches_depend_on_the_seed_and_the_epoch_alone():
     def order(batches, epoch):
         batches.start(epoch)
-        return np.concatenate([batches[i][0] for i in range(len(batches))]), [batches[i][1] for i in range(len(batches))]
+        made = [batches[i] for i in range(len(batches))]
+        return np.concatenate([chosen for chosen, _ in made]), [number for _, number in made]
 
     def make(chosen, rng):
         return chosen, rng.random()

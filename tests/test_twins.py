@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
-from folders import ROOT, load, predict, random_weights, without_numbers
+import pytest
+from folders import ROOT, predict, random_weights, without_numbers
 from keras import Input, Model, layers
+from networks import BLOCK, INCEPTION, INCEPTION_V3, SE_INCEPTION, once
 
 
 def of(network, kind):
@@ -14,10 +16,11 @@ def images(size, n=2):
     return np.random.default_rng(1).normal(size=(n, size, size, 3)).astype("float32")
 
 
+@pytest.mark.slow
 def test_vgg16_is_that_of_keras_applications():
     twin = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation="softmax")
     random_weights(twin)
-    module = load("vgg/vgg.py")
+    module = once("vgg/vgg.py")
     model = module.build(module.METAPARAMETERS["vgg16"], (32, 32, 3), 10)
     model.set_weights(twin.get_weights())
     np.testing.assert_allclose(predict(model, images(32)), predict(twin, images(32)), rtol=1e-5)
@@ -26,7 +29,7 @@ def test_vgg16_is_that_of_keras_applications():
 def test_resnet50_is_that_of_keras_applications():
     twin = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
     random_weights(twin)
-    module = load("resnet/resnet_v1.py")
+    module = once("resnet/resnet_v1.py")
     model = module.build(module.METAPARAMETERS["resnet50"], (64, 64, 3), 10)
     for ours, theirs in zip(of(model, layers.Conv2D), of(twin, layers.Conv2D), strict=True):
         kernel, bias = theirs.get_weights()
@@ -43,7 +46,7 @@ def test_strided_convolutions_are_padded_on_all_sides():
     """A 3x3 kernel of ones counts the pixels that it sees; "same" would give [[9, 6], [6, 4]]."""
     for path, function in (("resnet/resnet_v1.py", "conv_bn"), ("resnet/resnet_v2.py", "convolution")):
         inputs = Input((4, 4, 1))
-        model = Model(inputs, getattr(load(path), function)(inputs, 1, 3, 2))
+        model = Model(inputs, getattr(once(path), function)(inputs, 1, 3, 2))
         for layer in model.layers:
             if isinstance(layer, layers.Conv2D):
                 layer.set_weights([np.ones((3, 3, 1, 1))])
@@ -54,7 +57,7 @@ def test_strided_convolutions_are_padded_on_all_sides():
 def test_version_1_5_strides_in_the_3x3_convolution():
     for version, strides in (("1x1", (2, 1)), ("3x3", (1, 2))):
         inputs = Input((8, 8, 16))
-        model = Model(inputs, load("resnet/resnet_v1.py").projection_block(inputs, 4, 2, version))
+        model = Model(inputs, once("resnet/resnet_v1.py").projection_block(inputs, 4, 2, version))
         convolutions = [layer for layer in model.layers if isinstance(layer, layers.Conv2D)]
         first, second = (layer for layer in convolutions if layer.filters == 4)  # not the shortcut, not the last
         assert (first.kernel_size, second.kernel_size) == ((1, 1), (3, 3))
@@ -63,7 +66,7 @@ def test_version_1_5_strides_in_the_3x3_convolution():
 
 def test_zero_padding_subsamples_and_adds_channels_of_zeros():
     inputs = Input((8, 8, 4))
-    model = Model(inputs, load("resnet/resnet_basic.py").projection_block(inputs, 6, 2, "zero_padding"))
+    model = Model(inputs, once("resnet/resnet_basic.py").projection_block(inputs, 6, 2, "zero_padding"))
     for layer in model.layers:
         if isinstance(layer, layers.Conv2D):
             layer.set_weights([0 * layer.get_weights()[0]])  # leaves the shortcut alone
@@ -77,7 +80,7 @@ def test_pre_activation_shortcut_is_untouched():
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 16)).astype("float32")
     inputs = Input((4, 4, 16))
     for path, expected in (("resnet/resnet_v2.py", x), ("resnet/resnet_v1.py", np.maximum(x, 0))):
-        model = Model(inputs, load(path).identity_block(inputs, 4))
+        model = Model(inputs, once(path).identity_block(inputs, 4))
         for layer in model.layers:
             if isinstance(layer, layers.Conv2D):
                 layer.set_weights([0 * layer.get_weights()[0]])
@@ -87,8 +90,8 @@ def test_pre_activation_shortcut_is_untouched():
 def test_pre_activation_projection_shares_its_activation():
     """Both branches start from one BN-ReLU, and the shortcut has no normalization (Identity Mappings, appendix)."""
     inputs = Input((8, 8, 16))
-    model = Model(inputs, load("resnet/resnet_v2.py").projection_block(inputs, 8))
-    starts = [layer.input for layer in model.layers if isinstance(layer, layers.Conv2D) and layer.strides == (2, 2)]
+    model = Model(inputs, once("resnet/resnet_v2.py").projection_block(inputs, 8))
+    starts = [layer.input for layer in of(model, layers.ZeroPadding2D)]  # before each of the strided convolutions
     assert len(starts) == 2 and starts[0] is starts[1]
     assert isinstance(model.layers[1], layers.BatchNormalization) and isinstance(model.layers[2], layers.ReLU)
     assert sum(isinstance(layer, layers.BatchNormalization) for layer in model.layers) == 3
@@ -104,20 +107,22 @@ def carry(twin, model, of=of):
     model.layers[-1].set_weights(twin.layers[-1].get_weights())
 
 
+@pytest.mark.slow
 def test_densenet121_is_that_of_keras_applications():
     twin = keras.applications.DenseNet121(weights=None, input_shape=(64, 64, 3), classes=10)
     random_weights(twin)
-    module = load("densenet/densenet.py")
+    module = once("densenet/densenet.py")
     model = module.build(module.METAPARAMETERS["densenet121"], (64, 64, 3), 10)
     carry(twin, model)
     # keras.applications' epsilon is 1.001e-5
     np.testing.assert_allclose(predict(model, images(64)), predict(twin, images(64)), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_inception_v3_is_that_of_keras_applications():
     twin = keras.applications.InceptionV3(weights=None, input_shape=(107, 107, 3), classes=10)
     random_weights(twin)
-    module = load("inception/inception_v3.py")
+    module = once("inception/inception_v3.py")
     model = module.build(module.METAPARAMETERS["inception_v3"], (107, 107, 3), 10)
     carry(twin, model)
     n_scales = sum(layer.gamma.shape[0] for layer in of(model, layers.BatchNormalization))  # the twin has none
@@ -127,7 +132,7 @@ def test_inception_v3_is_that_of_keras_applications():
 
 def test_both_forms_of_the_grouped_convolution_are_one():
     """Equal outputs and equal gradients."""
-    module = load("resnext/resnext.py")
+    module = once("resnext/resnext.py")
     blocks = {"n_filters": 16, "n_filters_out": 32, "n_blocks": 2}
     metaparameters = {"groups": (blocks, blocks | {"n_filters": 32}), "cardinality": 4}
     split, grouped = (
@@ -171,7 +176,7 @@ def gradients(model, x, y):
 def test_each_branch_has_its_own_slice():
     """A change in one slice of the feature maps changes the outputs of its own branch, and no other."""
     inputs = Input((6, 6, 12))
-    model = Model(inputs, load("resnext/resnext.py").split_transform_merge(inputs, 4))
+    model = Model(inputs, once("resnext/resnext.py").split_transform_merge(inputs, 4))
     x = np.random.default_rng(0).normal(size=(1, 6, 6, 12)).astype("float32")
     before = predict(model, x)
     for branch in range(4):
@@ -184,7 +189,7 @@ def test_each_branch_has_its_own_slice():
 def test_local_response_normalization():
     """The sum over the neighbouring feature maps, written out: Krizhevsky et al. 2012, section 3.3."""
     inputs = Input((2, 2, 7))
-    model = Model(inputs, load("inception/inception_v1.py").local_response_normalization(inputs, alpha=0.5))
+    model = Model(inputs, once("inception/inception_v1.py").local_response_normalization(inputs, alpha=0.5))
     x = np.random.default_rng(0).normal(scale=3, size=(1, 2, 2, 7)).astype("float32")
     expected = np.empty_like(x)
     for i in range(7):
@@ -194,10 +199,11 @@ def test_local_response_normalization():
 
 
 def test_inception_v1_has_local_response_normalization_only_without_batch_normalization():
-    module = load("inception/inception_v1.py")
+    module = once("inception/inception_v1.py")
     x = images(64)
     for name, n_batch_normalizations in (("inception_v1", 0), ("inception_v1_bn", 57)):
-        model = module.build(module.METAPARAMETERS[name], (64, 64, 3), 10)
+        with without_numbers():
+            model = module.build(module.METAPARAMETERS[name], (64, 64, 3), 10)
         assert len(of(model, layers.BatchNormalization)) == n_batch_normalizations
         assert all(layer.use_bias == (name == "inception_v1") for layer in of(model, layers.Conv2D))
     inputs = Input((64, 64, 3))
@@ -215,7 +221,7 @@ def test_max_pooling_of_inception_v1_is_that_of_caffe():
     """Windows from the first pixel on, the last one cut off by the edge: ceil((size - 3) / 2) + 1 of them."""
     for size, expected in ((8, [2, 4, 6, 7]), (7, [2, 4, 6]), (3, [2]), (2, [1])):
         inputs = Input((size, size, 1))
-        model = Model(inputs, load("inception/inception_v1.py").max_pooling(inputs))
+        model = Model(inputs, once("inception/inception_v1.py").max_pooling(inputs))
         x = np.tile(np.arange(size, dtype="float32"), (size, 1))[None, ..., None]
         np.testing.assert_array_equal(predict(model, x)[0, 0, :, 0], expected)
 
@@ -223,7 +229,7 @@ def test_max_pooling_of_inception_v1_is_that_of_caffe():
 def test_stem_of_inception_v1_pools_before_it_normalizes_and_after():
     """Figure 3: convolution, pooling, normalization, two convolutions, normalization, pooling."""
     inputs = Input((64, 64, 3))
-    stem = Model(inputs, load("inception/inception_v1.py").stem(inputs))
+    stem = Model(inputs, once("inception/inception_v1.py").stem(inputs))
     names = {"Conv2D": "convolution", "MaxPooling2D": "pooling", "Power": "normalization"}
     operations = [type(operation).__name__ for operation in stem.operations]
     order = [names[name] for name in operations if name in names]
@@ -234,7 +240,7 @@ def test_stem_of_inception_v1_pools_before_it_normalizes_and_after():
 
 def test_inception_block_has_four_branches_in_the_order_of_the_paper():
     """1x1, 3x3, 5x5, pooling: a pixel of the input reaches as far as the kernels of each branch."""
-    module = load("inception/inception_v1.py")
+    module = once("inception/inception_v1.py")
     inputs = Input((9, 9, 1))
     outputs = module.inception_block(inputs, 1, 1, 2, 1, 3, 4)
     model = Model(inputs, outputs)
@@ -251,7 +257,7 @@ def test_inception_block_has_four_branches_in_the_order_of_the_paper():
 
 def test_factorized_convolutions_of_inception_v3_cover_what_they_replace():
     """1x7 and 7x1 in a row see 7x7 pixels and twice that 13x13; side by side, 1x3 and 3x1 see a cross."""
-    module = load("inception/inception_v3.py")
+    module = once("inception/inception_v3.py")
     inputs = Input((15, 15, 1))
 
     def reach(outputs):
@@ -271,7 +277,7 @@ def test_factorized_convolutions_of_inception_v3_cover_what_they_replace():
 
 
 def test_a_dense_block_keeps_its_input_in_front():
-    module = load("densenet/densenet.py")
+    module = once("densenet/densenet.py")
     inputs = Input((4, 4, 5))
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 5)).astype("float32")
     for bottleneck in (True, False):
@@ -281,7 +287,7 @@ def test_a_dense_block_keeps_its_input_in_front():
 
 
 def test_a_transitional_block_averages_and_rounds_down():
-    module = load("densenet/densenet.py")
+    module = once("densenet/densenet.py")
     inputs = Input((4, 4, 5))
     model = Model(inputs, module.trans_block(inputs, 0.5))
     assert model.output_shape == (None, 2, 2, 2)
@@ -296,9 +302,11 @@ def test_a_transitional_block_averages_and_rounds_down():
 
 def test_auxiliary_classifiers_share_the_networks_weights():
     """A training step on the auxiliary classifiers alone moves the first convolution and not the last."""
-    for name, heads in (("inception_v1", ["auxiliary_1", "auxiliary_2"]), ("inception_v3", ["auxiliary_1"])):
-        module = load(f"inception/{name}.py")
-        model = module.build(module.METAPARAMETERS[name + "_cifar10"], (32, 32, 3), 10, auxiliary=True)
+    two_heads = INCEPTION | {"groups": ((BLOCK, None, BLOCK, None), (BLOCK,)), "batch_normalization": True}
+    for name, metaparameters, heads in (
+        ("inception_v1", two_heads, ["auxiliary_1", "auxiliary_2"]), ("inception_v3", INCEPTION_V3, ["auxiliary_1"]),
+    ):
+        model = once(f"inception/{name}.py").build(metaparameters, (32, 32, 3), 10, auxiliary=True)
         assert list(model.output) == ["main", *heads]
         inference = Model(model.input, model.output["main"])
         assert len(inference.trainable_variables) < len(model.trainable_variables)
@@ -319,9 +327,12 @@ def test_auxiliary_classifiers_share_the_networks_weights():
 
 
 def as_made(network, kind):
-    """The layers of a kind in the order in which they were made; Keras lists them by their depth in the graph."""
-    def number(layer):  # conv2d, conv2d_1, conv2d_2, ...
-        last = layer.name.rpartition("_")[2]
+    """The layers of a kind in the order in which they were made; Keras lists them by their depth in the graph.
+
+    Their variables still have the names that they were made with: conv2d/kernel, conv2d_1/kernel, ...
+    """
+    def number(layer):
+        last = layer.weights[0].path.split("/")[0].rpartition("_")[2]
         return int(last) if last.isdigit() else 0
 
     return sorted(of(network, kind), key=number)
@@ -338,7 +349,7 @@ def opened(model, weight):
 def test_squeeze_excitation_is_the_papers_arithmetic():
     """Equations 2 to 4 in numpy: z the means, s = sigmoid(W2 ReLU(W1 z)), each feature map times its s."""
     inputs = Input((5, 7, 8))
-    model = Model(inputs, load("senet/se_resnet.py").se_block(inputs, 4))
+    model = Model(inputs, once("senet/se_resnet.py").se_block(inputs, 4))
     random_weights(model)
     (w1, b1), (w2, b2) = (layer.get_weights() for layer in of(model, layers.Dense))
     assert w1.shape == (8, 2) and w2.shape == (2, 8)
@@ -352,8 +363,7 @@ def test_squeeze_excitation_is_the_papers_arithmetic():
 def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are_1():
     groups = ({"n_filters": 8, "n_blocks": 2}, {"n_filters": 16, "n_blocks": 2})
     branches = tuple(group | {"n_filters_out": 32} for group in groups)
-    block = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_5x5_reduce": 4, "n_5x5": 8, "n_pool": 4}
-    inception = {"groups": ((block, block), (block,))}
+    inception = {"groups": SE_INCEPTION["groups"]}
     for with_it, without, metaparameters, options in (
         ("senet/se_resnet.py", "resnet/resnet_v1.py", {"groups": groups}, {}),
         ("senet/se_resnet.py", "resnet/resnet_basic.py", {"groups": groups}, {"bottleneck": False, "ratio": 4}),
@@ -361,8 +371,8 @@ def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are
         ("senet/se_inception_v1.py", "inception/inception_v1.py", inception, {}),
         ("senet/se_inception_v1.py", "inception/inception_v1.py", inception | {"batch_normalization": True}, {}),
     ):
-        model = load(with_it).build(metaparameters | options, (64, 64, 3), 10)
-        twin = load(without).build(metaparameters, (64, 64, 3), 10)
+        model = once(with_it).build(metaparameters | options, (64, 64, 3), 10)
+        twin = once(without).build(metaparameters, (64, 64, 3), 10)
         random_weights(model)
         carry(model, twin, as_made)
         expected = predict(twin, images(64))
@@ -387,11 +397,11 @@ def test_squeeze_excitation_comes_before_the_addition_and_spares_the_shortcut():
         ("senet/se_resnet.py", "projection_block", {"n_filters": 16, "bottleneck": False}),
         ("senet/se_resnext.py", "projection_block", {"n_filters": 8, "n_filters_out": 16, "cardinality": 2}),
     ):
-        model = Model(inputs, getattr(load(path), block)(inputs, **arguments))
+        model = Model(inputs, getattr(once(path), block)(inputs, **arguments))
         random_weights(model)
         (add,), (multiply,) = of(model, layers.Add), of(model, layers.Multiply)
         shortcut, before = Model(inputs, add.input[0]), Model(inputs, multiply.input[0])  # before it is weighed
-        assert isinstance(before.layers[-1], layers.BatchNormalization) and len(shortcut.layers) <= 3
+        assert isinstance(before.layers[-1], layers.BatchNormalization) and len(shortcut.layers) <= 4
         for weight in (0, 0.5, 1):
             opened(model, weight)
             expected = np.maximum(predict(shortcut, x) + weight * predict(before, x), 0)
@@ -400,7 +410,7 @@ def test_squeeze_excitation_comes_before_the_addition_and_spares_the_shortcut():
 
 def test_a_fire_block_expands_1x1_and_3x3_side_by_side():
     inputs = Input((7, 7, 1))
-    model = Model(inputs, load("squeezenet/squeezenet.py").fire_block(inputs, 1, 2, 3))
+    model = Model(inputs, once("squeezenet/squeezenet.py").fire_block(inputs, 1, 2, 3))
     for layer in of(model, layers.Conv2D):
         kernel, bias = layer.get_weights()
         layer.set_weights([np.ones_like(kernel), 0 * bias])
@@ -412,7 +422,7 @@ def test_a_fire_block_expands_1x1_and_3x3_side_by_side():
 
 def test_bypasses_of_squeezenet():
     """Figure 2: around fire 3, 5, 7 and 9 the input is added, and if complex, around the others a 1x1 convolution."""
-    module = load("squeezenet/squeezenet.py")
+    module = once("squeezenet/squeezenet.py")
     x = np.random.default_rng(0).uniform(size=(2, 4, 4, 6)).astype("float32")
     inputs = Input((4, 4, 6))
     for bypass, n_3x3 in (("simple", 3), ("complex", 3), ("complex", 5)):
@@ -437,14 +447,14 @@ def test_bypasses_of_squeezenet():
 def test_max_pooling_of_squeezenet_pads_with_nothing_that_could_win():
     for size, expected in ((8, [2, 4, 6, 7]), (7, [2, 4, 6]), (3, [2]), (2, [1])):
         inputs = Input((size, size, 1))
-        model = Model(inputs, load("squeezenet/squeezenet.py").max_pooling(inputs))
+        model = Model(inputs, once("squeezenet/squeezenet.py").max_pooling(inputs))
         x = np.tile(np.arange(size, dtype="float32"), (size, 1))[None, ..., None] - 100
         np.testing.assert_array_equal(predict(model, x)[0, 0, :, 0], np.array(expected) - 100)
 
 
 def test_classifier_of_squeezenet_takes_the_mean_of_a_map_for_each_class():
     inputs = Input((3, 3, 4))
-    model = Model(inputs, load("squeezenet/squeezenet.py").classifier(inputs, 5))
+    model = Model(inputs, once("squeezenet/squeezenet.py").classifier(inputs, 5))
     random_weights(model)
     ((kernel, bias),) = (layer.get_weights() for layer in of(model, layers.Conv2D))
     x = np.random.default_rng(0).normal(scale=3, size=(2, 3, 3, 4)).astype("float32")
@@ -453,6 +463,7 @@ def test_classifier_of_squeezenet_takes_the_mean_of_a_map_for_each_class():
     np.testing.assert_allclose(predict(model, x), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_weights_of_squeezenet_keep_the_last_feature_maps_small():
     """The table of its README, by order of magnitude: the squares of the feature maps' means, summed."""
     text = (ROOT / "squeezenet/squeezenet.py").read_text()
