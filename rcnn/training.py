@@ -187,12 +187,12 @@ def pre_stem(images, mean, variance):
 
 
 # Copied from vgg/train.py
-def augmentation(x, shift=4 / 32):
+def augmentation(x, shift=4.5 / 32):
     """Flip half of the images and shift all: (N, H, W, C), the same shape. He et al. 2015, section 4.2.
 
     Args:
         x: normalized images, so that the zeros that fill the border are the mean color.
-        shift: by how much of height and width at most; 4 of 32 pixels, as if padded by 4 and cropped.
+        shift: the share of height and width; 4.5 of 32 rounds to -4 ... 4 pixels alike, as padding and cropping does.
     """
     x = layers.RandomFlip("horizontal")(x)
     return layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(x)
