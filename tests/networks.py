@@ -48,7 +48,7 @@ DETECTOR = {"groups": LAYERS, "pooled_size": 3, "n_units": (32,)}
 PROPOSALS = {
     "n_filters": 16,
     "anchors": {"scales": (0.5, 1), "ratios": (1, 2)},
-    "proposals": {"n_proposals": 20, "min_size": 4},
+    "proposals": {"n_before": 60, "n_proposals": 20, "min_size": 4},
 }
 SMALL = {  # name: (module, metaparameters)
     "vgg": ("vgg/vgg.py", {"groups": LAYERS, "n_units": (32,)}),

@@ -138,18 +138,28 @@ def test_regions_of_fast_rcnn():
     ],
 )
 def test_the_smallest_image(path, metaparameters):
-    """It is named, of that size the last feature maps are single pixels, and there is nothing below."""
+    """It is named; of that size the last feature maps are single pixels, and below it there is nothing."""
     with pytest.raises(ValueError, match="height and width must be at least") as error:
         build(once(path), metaparameters, (1, 300, 3), 10)
     smallest = int(re.search(r"at least (\d+), got \(1, 300\)$", str(error.value))[1])
-    with without_numbers():
-        model = build(once(path), metaparameters, (smallest, smallest, 3), 10)
-    layers = model.get_layer("twin").layers if path == SIAMESE else model.layers
-    maps = [layer.output.shape for layer in layers if isinstance(layer, keras.layers.Identity)]
-    assert len(maps) > 1 or path in (FAST, FASTER)
-    assert maps[-1][1:3] == (1, 1)
     for size in ((smallest - 1, 300, 3), (300, smallest - 1, 3)):
         refused(path, f"height and width must be at least {smallest}, got", metaparameters, size)
+
+    def last_maps(size):
+        with without_numbers():
+            model = build(once(path), metaparameters, (size, size, 3), 10)
+        layers = model.get_layer("twin").layers if path == SIAMESE else model.layers
+        return [layer.output.shape[1:3] for layer in layers if isinstance(layer, keras.layers.Identity)][-1]
+
+    assert last_maps(smallest) == (1, 1)
+    if path in (SQUEEZENET, SIAMESE, INCEPTION_V3):  # which do not pad
+        module, names = once(path), inspect.signature(once(path).learner).parameters
+        in_learner = {name: value for name, value in metaparameters.items() if name in names}
+        inputs = keras.Input((smallest - 1, smallest - 1, 3))
+        with pytest.raises(ValueError, match="Computed output size would be zero or negative"):
+            module.learner(module.stem(inputs, **metaparameters.get("stem", {})), **in_learner)
+    else:
+        assert smallest & (smallest - 1) == 0 and last_maps(2 * smallest) == (2, 2)  # the product of all strides
 
 
 def test_sizes_of_the_autoencoder():

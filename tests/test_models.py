@@ -14,7 +14,6 @@ from folders import CLASSIFIERS, FOLDERS, MODULES, ROOT, all_layers, build, load
 from keras import Input, Model, layers
 from networks import BLOCK, SMALL, STAGES, architecture, once, operations, whole
 
-small = pytest.mark.parametrize("path, metaparameters", SMALL.values(), ids=SMALL)
 CLASSIFYING = [path for path in MODULES if path.split("/")[0] in CLASSIFIERS]  # into one of n_classes
 NAMED = [path for path in MODULES if not path.startswith("rcnn/")]  # whose layers are named by stage
 # The networks, and those of Inception with auxiliary classifiers: {name: (module, metaparameters, options of build)}.
@@ -118,7 +117,7 @@ def to_numpy(value):
     return np.int64(value) if type(value) is int else value
 
 
-@with_options
+@pytest.mark.parametrize("name", [name for name in WITH_OPTIONS if not re.search("batch|auxiliary", name)])
 def test_whole_numbers_of_numpy_are_whole_numbers(name):
     (path, *given), expected = WITH_OPTIONS[name], plain(name)
     metaparameters, input_shape, n_classes, options = map(to_numpy, (given[0], (64, 64, 3), 7, given[1]))
@@ -237,10 +236,10 @@ def test_saved_loaded_in_safe_mode_and_built_upon(name, tmp_path):
     assert upon.count_params() > 0
 
 
-@small
-def test_stem_and_learner_are_a_backbone(path, metaparameters):
-    if "pooled_size" in metaparameters or "groups" not in metaparameters:
-        pytest.skip("a detector's learner ends with the pooling of regions, an autoencoder has none")
+# A detector's learner ends with the pooling of regions, an autoencoder has none.
+@pytest.mark.parametrize("name", [name for name in FIRST if not re.search("fast|autoencoder", name)])
+def test_stem_and_learner_are_a_backbone(name):
+    path, metaparameters, _ = WITH_OPTIONS[name]
     module, inputs = once(path), Input((64, 64, 3))
     names = inspect.signature(module.learner).parameters
     with without_numbers():

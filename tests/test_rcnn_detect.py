@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from folders import load, random_weights
 
+pytestmark = pytest.mark.slow
+
 MODULE, REPORT, TRAINING = load("rcnn/detect.py"), load("rcnn/evaluate.py"), load("rcnn/training.py")
 SHAPE, SIZE = (32, 40, 3), 16
 MEAN, VARIANCE = (120, 110, 100), (60**2, 70**2, 50**2)

@@ -168,6 +168,7 @@ def test_boxes_are_ranked_and_no_two_are_the_same():
     assert (BOXES.iou(boxes, truth).max(0) > 0.8).all()
 
 
+@pytest.mark.slow
 def test_regions_made_late_tend_to_come_first():
     """Section 4.3: a random number times the position, counted from the whole image."""
     image, _ = quadrants(noise=30)
@@ -179,6 +180,7 @@ def test_regions_made_late_tend_to_come_first():
     assert np.mean(places) < 0.2 and max(places) < 1
 
 
+@pytest.mark.slow
 def test_most_objects_of_scenes_are_found():
     """The bar of 0.90 is for 200 scenes of CIFAR-10; here are a few of synthetic images, and the time of one."""
     images, labels = load("vgg/data.py").synthetic(200, seed=3)

@@ -10,6 +10,8 @@ import pytest
 import tensorflow as tf
 from folders import load, main, predict
 
+pytestmark = pytest.mark.slow
+
 GROUPS = tuple({"n_layers": 1, "n_filters": n} for n in (8, 16, 16))
 
 
