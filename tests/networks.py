@@ -33,7 +33,16 @@ INCEPTION_V3 = {
         "n_filters": 4, "n_filters_reduce": 8, "n_filters_out": 16, "strides": 1, "padding": "same", "pooling": False,
     },
 }
-SE_INCEPTION = INCEPTION | {"groups": ((BLOCK, BLOCK), (BLOCK,)), "ratio": 4}
+BLOCK_V2 = {"n_1x1": 8, "n_3x3_reduce": 4, "n_3x3": 8, "n_double_3x3_reduce": 4, "n_double_3x3": 8, "n_pool": 4}
+REDUCTION_V2 = {"n_3x3_reduce": 4, "n_3x3": 8, "n_double_3x3_reduce": 4, "n_double_3x3": 8}
+INCEPTION_V2 = {
+    "groups": (
+        {"blocks": (BLOCK_V2, BLOCK_V2 | {"pooling": "max"}), "grid_reduction": REDUCTION_V2},
+        {"blocks": (BLOCK_V2,)},
+    ),
+    "stem": {"n_filters": 8, "n_filters_out": 16, "kernel_size": 3, "strides": 1, "pooling": False},
+}
+SE_INCEPTION = INCEPTION_V2 | {"ratio": 4}
 FIRE = {"n_squeeze": 4, "n_1x1": 8, "n_3x3": 8}
 FIRES = {"groups": ((FIRE, FIRE), (FIRE, FIRE | {"n_3x3": 12})), "stem": {"n_filters": 8}}
 SIAMESE = {
@@ -57,7 +66,13 @@ SMALL = {  # name: (module, metaparameters)
     "resnet_v1_5": ("resnet/resnet_v1.py", {"groups": GROUPS, "strided_convolution": "3x3"}),
     "resnet_v2": ("resnet/resnet_v2.py", {"groups": GROUPS}),
     "resnet_v2 for CIFAR-10": ("resnet/resnet_v2.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
+    "resnet_v2 strided in the 3x3": ("resnet/resnet_v2.py", {"groups": GROUPS, "strided_convolution": "3x3"}),
+    "resnet_v2_basic": ("resnet/resnet_v2_basic.py", {"groups": GROUPS}),
+    "resnet_v2_basic for CIFAR-10 with zero padding": (
+        "resnet/resnet_v2_basic.py", {"groups": GROUPS, "stem": CIFAR10_STEM, "shortcut_type": "zero_padding"},
+    ),
     "resnet_basic": ("resnet/resnet_basic.py", {"groups": GROUPS}),
+    "plain": ("resnet/resnet_basic.py", {"groups": GROUPS, "stem": CIFAR10_STEM, "shortcut_type": "none"}),
     "resnet_basic for CIFAR-10": ("resnet/resnet_basic.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
     "resnet_basic with zero padding": (
         "resnet/resnet_basic.py", {"groups": GROUPS, "stem": CIFAR10_STEM, "shortcut_type": "zero_padding"},
@@ -67,6 +82,7 @@ SMALL = {  # name: (module, metaparameters)
         "inception/inception_v1.py",
         INCEPTION | {"groups": ((BLOCK, None, BLOCK), (BLOCK, None)), "batch_normalization": True},
     ),
+    "inception_v2": ("inception/inception_v2.py", INCEPTION_V2),
     "inception_v3": ("inception/inception_v3.py", INCEPTION_V3),
     "resnext": ("resnext/resnext.py", {"groups": BRANCHES, "cardinality": 4}),
     "resnext for CIFAR-10": ("resnext/resnext.py", {"groups": BRANCHES, "cardinality": 2, "stem": CIFAR10_STEM}),
@@ -87,9 +103,10 @@ SMALL = {  # name: (module, metaparameters)
         "senet/se_resnext.py",
         {"groups": BRANCHES, "cardinality": 2, "ratio": 4, "convolution": "grouped_convolution"},
     ),
-    "se_inception_v1": ("senet/se_inception_v1.py", SE_INCEPTION),
-    "se_inception_v1 with batch normalization": (
-        "senet/se_inception_v1.py", SE_INCEPTION | {"batch_normalization": True},
+    "se_inception_v2": ("senet/se_inception_v2.py", SE_INCEPTION),
+    "senet154": (
+        "senet/senet154.py",
+        {"groups": BRANCHES, "cardinality": 4, "ratio": 4, "stem": {"n_filters": 8, "n_filters_out": 16}},
     ),
     "squeezenet": ("squeezenet/squeezenet.py", FIRES),
     "squeezenet with simple bypass": ("squeezenet/squeezenet.py", FIRES | {"bypass": "simple"}),
@@ -99,7 +116,7 @@ SMALL = {  # name: (module, metaparameters)
     "siamese with batch normalization": (
         "siamese/siamese.py", SIAMESE | {"padding": "same", "batch_normalization": True},
     ),
-    "autoencoder": ("autoencoder/autoencoder.py", {"layers": (16, 8, 4)}),
+    "autoencoder": ("autoencoder/autoencoder.py", {"layers": ({"n_filters": 16}, {"n_filters": 8}, {"n_filters": 4})}),
     "rcnn": ("rcnn/rcnn.py", {"groups": LAYERS, "n_units": (32,)}),
     "rcnn with batch normalization": ("rcnn/rcnn.py", {"groups": LAYERS, "n_units": (), "batch_normalization": True}),
     "fast_rcnn": ("rcnn/fast_rcnn.py", DETECTOR),

@@ -6,12 +6,13 @@ import re
 import keras
 import pytest
 from folders import MODULES, build, without_numbers
-from networks import BLOCK, FIRE, SMALL, once
+from networks import BLOCK, BLOCK_V2, FIRE, SMALL, once
 
 VGG, V1, V2, BASIC = "vgg/vgg.py", "resnet/resnet_v1.py", "resnet/resnet_v2.py", "resnet/resnet_basic.py"
-INCEPTION_V1, INCEPTION_V3 = "inception/inception_v1.py", "inception/inception_v3.py"
+INCEPTION_V1, INCEPTION_V2 = "inception/inception_v1.py", "inception/inception_v2.py"
+INCEPTION_V3, SENET154 = "inception/inception_v3.py", "senet/senet154.py"
 RESNEXT, DENSENET, SQUEEZENET = "resnext/resnext.py", "densenet/densenet.py", "squeezenet/squeezenet.py"
-SE_RESNET, SE_RESNEXT, SE_INCEPTION = "senet/se_resnet.py", "senet/se_resnext.py", "senet/se_inception_v1.py"
+SE_RESNET, SE_RESNEXT, SE_INCEPTION = "senet/se_resnet.py", "senet/se_resnext.py", "senet/se_inception_v2.py"
 MULTILABEL, SIAMESE, AUTOENCODER = "multilabel/multilabel.py", "siamese/siamese.py", "autoencoder/autoencoder.py"
 RCNN, FAST, FASTER = "rcnn/rcnn.py", "rcnn/fast_rcnn.py", "rcnn/faster_rcnn.py"
 VALID = {path: metaparameters for path, metaparameters in reversed(SMALL.values())}  # the first of each module
@@ -50,7 +51,7 @@ def refused(path, sentence, given, input_shape=(96, 96, 3), n_classes=10, **opti
         (INCEPTION_V3, {"groups": (A | {"blocks": B["blocks"]},)}, INVALID + "missing a required argument: 'n_1x1'"),
         (INCEPTION_V3, {"groups": (B | {"grid_reduction": {"n_3x3": 8}},)}, INVALID + ".*argument: 'n_filters'"),
         (INCEPTION_V3, {"groups": ({"block": "a"},)}, INVALID + "missing a required argument: 'blocks'"),
-        (SE_INCEPTION, {"groups": ((BLOCK, None),)}, INVALID + ".* must be a mapping, not NoneType"),
+        (SE_INCEPTION, {"groups": ({"blocks": (None,)},)}, INVALID + ".* must be a mapping, not NoneType"),
         (SQUEEZENET, {"groups": (FIRE,)}, INVALID + ".* must be a mapping"),
         (SIAMESE, {"stem": {"strides": 2}}, INVALID + "got an unexpected keyword argument 'strides'"),
         (FAST, {"scale": 1 / 8}, INVALID + ".* multiple values for .*'scale'"),
@@ -68,14 +69,14 @@ def refused(path, sentence, given, input_shape=(96, 96, 3), n_classes=10, **opti
         (INCEPTION_V3, {"stem": {"n_filters_reduce": None}}, "filters and strides must be whole and at least 1, got"),
         (SQUEEZENET, {"groups": ((FIRE | {"n_1x1": -1},),)}, "filters, kernel_size and strides must be whole and"),
         (SIAMESE, {"n_units": None}, "layers, filters, kernel_size, n_units must be whole and at least 1, got"),
-        (AUTOENCODER, {"layers": (64, 0)}, r"layers must be a tuple of whole numbers .*, got \(64, 0\)"),
-        (AUTOENCODER, {"layers": 64}, "layers must be a tuple of whole numbers of at least 1, as .*, got 64"),
+        (AUTOENCODER, {"layers": ({"n_filters": 0},)}, "n_filters must be whole numbers of at least 1, got"),
+        (AUTOENCODER, {"layers": 64}, "layers must be a tuple of dictionaries, as .*, got 64"),
         (FAST, {"pooled_size": 0}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
         (FASTER, {"n_filters": 0}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
         (FASTER, {"proposals": {"n_proposals": 0}}, "n_proposals must be a whole number of at least 1, got 0"),
         # choices
         (V1, {"strided_convolution": "5x5"}, 'strided_convolution must be "1x1" or "3x3", got .*5x5'),
-        (BASIC, {"shortcut_type": "A"}, "shortcut_type must be \"projection\" or \"zero_padding\", got 'A'"),
+        (BASIC, {"shortcut_type": "A"}, 'shortcut_type must be "projection", "zero_padding" or "none", got'),
         (RESNEXT, {"convolution": "depthwise"}, 'must be "split_transform_merge" or "grouped_convolution", got'),
         (DENSENET, {"bottleneck": "False"}, "bottleneck must be True or False, got 'False'"),
         (SE_RESNET, {"bottleneck": None}, "bottleneck must be True or False, got None"),
@@ -96,7 +97,9 @@ def refused(path, sentence, given, input_shape=(96, 96, 3), n_classes=10, **opti
         (SE_INCEPTION, {"ratio": 0}, "ratio must be a whole number of 1 to 28, the fewest feature maps, got 0"),
         (INCEPTION_V1, {"groups": ((None, BLOCK),)}, "a group must be a tuple of blocks and begin with one, not"),
         (INCEPTION_V3, {"groups": (C | {"blocks": ()},)}, "a group must be a tuple of blocks and begin with one"),
-        (SE_INCEPTION, {"groups": ((BLOCK,), ())}, "a group must be a tuple of at least one block, got"),
+        (SE_INCEPTION, {"groups": ({"blocks": ()},)}, "a group must have a tuple of at least one block, got"),
+        (INCEPTION_V2, {"groups": ({"blocks": (BLOCK_V2 | {"pooling": "sum"},)},)}, 'pooling of a block must be "average"'),
+        (SENET154, {"cardinality": 3}, "cardinality must be a whole number that divides all filters, .*, got 3"),
         (SQUEEZENET, {"groups": ((),)}, "a group must be a tuple of at least one block, got"),
     ],
 )

@@ -19,7 +19,7 @@ NAMED = [path for path in MODULES if not path.startswith("rcnn/")]  # whose laye
 # The networks, and those of Inception with auxiliary classifiers: {name: (module, metaparameters, options of build)}.
 WITH_OPTIONS = {name: (*row, {}) for name, row in SMALL.items()}
 WITH_OPTIONS |= {
-    f"{name}, auxiliary": (*row, {"auxiliary": True}) for name, row in SMALL.items() if name.startswith("inception")
+    f"{name}, auxiliary": (*row, {"auxiliary": True}) for name, row in SMALL.items() if name.startswith(("inception_v1", "inception_v3"))
 }
 WITH_OPTIONS["multilabel, multi-hot"] = (*SMALL["multilabel"], {"classes": 10})
 with_options = pytest.mark.parametrize("name", WITH_OPTIONS)
@@ -245,7 +245,7 @@ def test_stem_and_learner_are_a_backbone(name):
     with without_numbers():
         x = module.stem(inputs, **metaparameters.get("stem", {}))
         features = module.learner(x, **{name: value for name, value in metaparameters.items() if name in names})
-    if path.startswith("inception"):
+    if path in ("inception/inception_v1.py", "inception/inception_v3.py"):
         features, heads = features
         assert heads == []  # unless told how many classes
     assert Model(inputs, layers.GlobalMaxPooling2D()(features)).output_shape == (None, features.shape[-1])
@@ -273,7 +273,7 @@ ARGUMENTS = BLOCK | {
 BOTTLENECKS = ("resnet/resnet_v1.py", "resnet/resnet_v2.py", "senet/se_resnet.py")
 FOR_BUILD = {"build", "twin", "named_by_stage", "with_auxiliary", "functions_of", "smallest_image", "initial_values"}
 NO_LAYERS = {"cifar10_groups", "base_anchors", "grid_anchors", "with_linear_models", "warp", "train_svm", "fit_svm"}
-NO_LAYERS |= {"fit_box_regressor"}
+NO_LAYERS |= {"fit_box_regressor", "groups_of"}
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -286,7 +286,7 @@ def test_every_function_works_pasted(path):
     arguments = ARGUMENTS | {"groups": groups}
     if isinstance(groups[:1], tuple) and groups and isinstance(groups[0], tuple):
         arguments["blocks"] = groups[0]
-    if path == "inception/inception_v3.py":
+    if "inception_v3" in path or "inception_v2" in path:
         arguments |= groups[0]
     functions = {name for name, f in namespace.items() if getattr(f, "__globals__", None) is namespace}
     with without_numbers():
@@ -307,7 +307,7 @@ def test_every_function_works_pasted(path):
     assert model.output_shape == (None, 5) or path not in CLASSIFYING
 
 
-GUARDED = {"build", "__init__", "cifar10_groups", "warp"}  # the last two make metaparameters, and regions of an image
+GUARDED = {"build", "__init__", "cifar10_groups", "groups_of", "warp"}  # the last make metaparameters, and regions
 KINDS = {"named_by_stage", "with_linear_models"}  # they ask which layer is of what kind, and refuse nothing
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from folders import ROOT, predict, random_weights, without_numbers
 from keras import Input, Model, layers
-from networks import BLOCK, INCEPTION, INCEPTION_V3, SE_INCEPTION, once
+from networks import BLOCK, INCEPTION, INCEPTION_V2, INCEPTION_V3, once
 
 
 def of(network, kind):
@@ -17,20 +17,22 @@ def images(size, n=2):
 
 
 @pytest.mark.slow
-def test_vgg16_is_that_of_keras_applications():
-    twin = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=10, classifier_activation="softmax")
+@pytest.mark.parametrize("depth", [16, 19])
+def test_vgg_is_that_of_keras_applications(depth):
+    twin = getattr(keras.applications, f"VGG{depth}")(weights=None, input_shape=(32, 32, 3), classes=10)
     random_weights(twin)
     module = once("vgg/vgg.py")
-    model = module.build(module.METAPARAMETERS["vgg16"], (32, 32, 3), 10)
+    model = module.build(module.METAPARAMETERS[f"vgg{depth}"], (32, 32, 3), 10)
     model.set_weights(twin.get_weights())
     np.testing.assert_allclose(predict(model, images(32)), predict(twin, images(32)), rtol=1e-5)
 
 
-def test_resnet50_is_that_of_keras_applications():
-    twin = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
+@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
+def test_resnet_is_that_of_keras_applications(depth):
+    twin = getattr(keras.applications, f"ResNet{depth}")(weights=None, input_shape=(64, 64, 3), classes=10)
     random_weights(twin)
     module = once("resnet/resnet_v1.py")
-    model = module.build(module.METAPARAMETERS["resnet50"], (64, 64, 3), 10)
+    model = module.build(module.METAPARAMETERS[f"resnet{depth}"], (64, 64, 3), 10)
     for ours, theirs in zip(of(model, layers.Conv2D), of(twin, layers.Conv2D), strict=True):
         kernel, bias = theirs.get_weights()
         ours.set_weights([kernel])
@@ -108,11 +110,12 @@ def carry(twin, model, of=of):
 
 
 @pytest.mark.slow
-def test_densenet121_is_that_of_keras_applications():
-    twin = keras.applications.DenseNet121(weights=None, input_shape=(64, 64, 3), classes=10)
+@pytest.mark.parametrize("depth", [121, 169, 201])
+def test_densenet_is_that_of_keras_applications(depth):
+    twin = getattr(keras.applications, f"DenseNet{depth}")(weights=None, input_shape=(64, 64, 3), classes=10)
     random_weights(twin)
     module = once("densenet/densenet.py")
-    model = module.build(module.METAPARAMETERS["densenet121"], (64, 64, 3), 10)
+    model = module.build(module.METAPARAMETERS[f"densenet{depth}"], (64, 64, 3), 10)
     carry(twin, model)
     # keras.applications' epsilon is 1.001e-5
     np.testing.assert_allclose(predict(model, images(64)), predict(twin, images(64)), rtol=1e-3, atol=1e-6)
@@ -363,13 +366,11 @@ def test_squeeze_excitation_is_the_papers_arithmetic():
 def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are_1():
     groups = ({"n_filters": 8, "n_blocks": 2}, {"n_filters": 16, "n_blocks": 2})
     branches = tuple(group | {"n_filters_out": 32} for group in groups)
-    inception = {"groups": SE_INCEPTION["groups"]}
     for with_it, without, metaparameters, options in (
         ("senet/se_resnet.py", "resnet/resnet_v1.py", {"groups": groups}, {}),
         ("senet/se_resnet.py", "resnet/resnet_basic.py", {"groups": groups}, {"bottleneck": False, "ratio": 4}),
         ("senet/se_resnext.py", "resnext/resnext.py", {"groups": branches, "cardinality": 4}, {}),
-        ("senet/se_inception_v1.py", "inception/inception_v1.py", inception, {}),
-        ("senet/se_inception_v1.py", "inception/inception_v1.py", inception | {"batch_normalization": True}, {}),
+        ("senet/se_inception_v2.py", "inception/inception_v2.py", INCEPTION_V2, {"ratio": 4}),
     ):
         model = once(with_it).build(metaparameters | options, (64, 64, 3), 10)
         twin = once(without).build(metaparameters, (64, 64, 3), 10)
@@ -380,9 +381,9 @@ def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are
         assert abs(predict(model, images(64)) - expected).max() > 1e-3
         opened(model, 1)
         np.testing.assert_allclose(predict(model, images(64)), expected, rtol=1e-4, atol=1e-6)
-        if "inception" in with_it:  # figure 2: it weighs what comes out of the blocks, before the pooling
+        if "inception" in with_it:  # figure 2: it weighs what comes out of the blocks, and of the grid reduction
             weighed = [Model(model.input, multiply.input[0]).layers[-1] for multiply in of(model, layers.Multiply)]
-            assert len(weighed) == 3 and all(isinstance(layer, layers.Concatenate) for layer in weighed)
+            assert len(weighed) == 4 and all(isinstance(layer, layers.Concatenate) for layer in weighed)
 
 
 def test_squeeze_excitation_comes_before_the_addition_and_spares_the_shortcut():
