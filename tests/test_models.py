@@ -18,8 +18,9 @@ CLASSIFYING = [path for path in MODULES if path.split("/")[0] in CLASSIFIERS]  #
 NAMED = [path for path in MODULES if not path.startswith("rcnn/")]  # whose layers are named by stage
 # The networks, and those of Inception with auxiliary classifiers: {name: (module, metaparameters, options of build)}.
 WITH_OPTIONS = {name: (*row, {}) for name, row in SMALL.items()}
+WITH_AUXILIARY = ("inception/inception_v1.py", "inception/inception_v3.py")
 WITH_OPTIONS |= {
-    f"{name}, auxiliary": (*row, {"auxiliary": True}) for name, row in SMALL.items() if name.startswith(("inception_v1", "inception_v3"))
+    f"{name}, auxiliary": (*row, {"auxiliary": True}) for name, row in SMALL.items() if row[0] in WITH_AUXILIARY
 }
 WITH_OPTIONS["multilabel, multi-hot"] = (*SMALL["multilabel"], {"classes": 10})
 with_options = pytest.mark.parametrize("name", WITH_OPTIONS)
@@ -245,7 +246,7 @@ def test_stem_and_learner_are_a_backbone(name):
     with without_numbers():
         x = module.stem(inputs, **metaparameters.get("stem", {}))
         features = module.learner(x, **{name: value for name, value in metaparameters.items() if name in names})
-    if path in ("inception/inception_v1.py", "inception/inception_v3.py"):
+    if path in WITH_AUXILIARY:
         features, heads = features
         assert heads == []  # unless told how many classes
     assert Model(inputs, layers.GlobalMaxPooling2D()(features)).output_shape == (None, features.shape[-1])

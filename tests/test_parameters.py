@@ -8,7 +8,7 @@ import re
 import sys
 
 import pytest
-from folders import MODULES, ROOT, without_numbers
+from folders import MODULES, without_numbers
 from keras import Model
 from networks import once, whole
 
@@ -113,7 +113,7 @@ SIAMESE_TWIN += (4 * 4 * 128 + 1) * 256
 
 
 def autoencoder(first, second, code):
-    """Three convolutions, and their filters in reverse but for the image's; code and image have biases, no normalization."""
+    """Three convolutions, their filters in reverse but for the image's; code and image have biases, no normalization."""
     encoder = convolution(3, first, 9) + convolution(first, second, 9) + (9 * second + 1) * code
     return encoder + convolution(code, code, 9) + convolution(code, second, 9) + (9 * second + 1) * 3
 
