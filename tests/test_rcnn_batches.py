@@ -64,7 +64,8 @@ def make(kind, seed=0, training=True, objects=None):
     if kind == "anchors":
         return MODULE.anchor_batches(scenes, objects, ANCHORS, 2, seed if training else None, n_anchors=32)
     if kind == "regions":
-        return MODULE.region_batches(scenes, objects, around(painted_objects), 4, 2, seed if training else None, n_regions=16)
+        seed = seed if training else None
+        return MODULE.region_batches(scenes, objects, around(painted_objects), 4, 2, seed, n_regions=16)
     return MODULE.warped_batches(scenes, objects, around(painted_objects), 3, 16, 8, 1, seed if training else None)
 
 

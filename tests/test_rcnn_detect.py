@@ -35,7 +35,8 @@ def test_overlaps_are_suppressed_within_a_class():
 
 def test_the_score_must_be_above_the_least():
     regions = [[0, 0, 10, 10], [20, 20, 30, 30], [0, 20, 10, 30]]
-    _, classes, confidence = MODULE.best_boxes(*outputs_of(regions, [[0.25, 0.5], [0.125, 0], [0.75, 0.25]]), (40, 40), 0.25)
+    scores = [[0.25, 0.5], [0.125, 0], [0.75, 0.25]]
+    _, classes, confidence = MODULE.best_boxes(*outputs_of(regions, scores), (40, 40), 0.25)
     assert classes.tolist() == [0, 1] and confidence.tolist() == [0.75, 0.5]
     _, classes, confidence = MODULE.best_boxes(*outputs_of(regions, [[-1], [-0.5], [2]]), (40, 40), -1.0)  # margins
     assert confidence.tolist() == [2, -0.5]
@@ -242,6 +243,7 @@ def test_pictures_of_detections(tmp_path):
     box, pictures = np.array([[5, 5, 25, 25]]), []
     none = np.zeros((0, 4)), np.zeros(0, int), np.zeros(0)
     for detections in (none, (box, np.array([0]), np.array([0.4])), (box, np.array([0]), np.array([0.6]))):
-        REPORT.detections(scenes, truths, [detections], ("cat", "dog"), "probability", 0.5).savefig(tmp_path / "detections.png")
+        figure = REPORT.detections(scenes, truths, [detections], ("cat", "dog"), "probability", 0.5)
+        figure.savefig(tmp_path / "detections.png")
         pictures.append((tmp_path / "detections.png").read_bytes())
     assert pictures[0].startswith(b"\x89PNG") and pictures[0] == pictures[1] != pictures[2]

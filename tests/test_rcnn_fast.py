@@ -100,7 +100,7 @@ def test_saved_model_pools_as_before(tmp_path):
     "change, options, sentence",
     [
         ({"groups": ()}, {}, "metaparameters must be a dictionary with groups"),
-        ({"groups": ({"n_layers": 0, "n_filters": 8},)}, {}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
+        ({"groups": ({"n_layers": 0, "n_filters": 8},)}, {}, "n_layers, n_filters, pooled_size, n_units must be whole"),
         ({"depth": 3}, {}, "unexpected keyword argument 'depth'"),
         ({"pooled_size": 0}, {}, "n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1"),
         ({"n_units": 4096}, {}, "Value after [*] must be an iterable, not int"),

@@ -113,7 +113,9 @@ def runs(tmp_path_factory):
 def test_a_run_leaves_its_model_and_its_scores(name, runs, monkeypatch, capsys):
     """What it finds is of no use, but the files are all there and say the same."""
     module, (flags, output) = runs[0], runs[1][name]
-    assert {path.name for path in output.iterdir()} == {"model.keras", "history.csv", "curves.png", "detections.png", "results.json"}
+    assert {path.name for path in output.iterdir()} == {
+        "model.keras", "history.csv", "curves.png", "detections.png", "results.json",
+    }
     results = json.loads((output / "results.json").read_text())
     assert set(results) >= {
         "map_50", "average_precision", "proposal_recall", "seconds_per_image", "validation_map_50", "test_scenes",
