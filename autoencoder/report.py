@@ -104,7 +104,7 @@ def curves(history):
     for axes, (names, ylabel) in zip(figure.subplots(1, 2), panels, strict=True):
         for i, name in enumerate(names):
             label = "" if len(names) == 1 else f", {name.replace('_', ' ')}"
-            axes.plot(epochs, history[name], "--", color=f"C{i}", label=f"training{label}")
+            axes.plot(epochs, history[name], ".--", color=f"C{i}", label=f"training{label}")
             axes.plot(epochs, history[f"val_{name}"], ".-", color=f"C{i}", label=f"validation{label}")
         axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -118,7 +118,7 @@ def predictions(images, labels, predicted, classes):
 
     Args:
         images: (N, H, W, 3), pixels 0 to 255.
-        labels, predicted: (N,), numbers of classes.
+        labels, predicted: (N,), class indices.
         classes: the names of the classes.
     """
     figure = Figure(figsize=(12, 8.5))

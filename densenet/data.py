@@ -65,7 +65,10 @@ def load(source, limit=None, seed=0):
 
 
 def download():
-    """Return CIFAR-10's training and test set from Keras' cache, which is filled once."""
+    """Return CIFAR-10's training and test set from Keras' cache, which is filled once.
+
+    The archive is read without extracting it, since several runs at once may share the cache.
+    """
     cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     archive = cache / "datasets" / "cifar-10-batches-py-target_archive"  # where Keras' own loader keeps it
     contents = archive.read_bytes() if archive.exists() else b""

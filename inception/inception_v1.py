@@ -247,7 +247,7 @@ def conv_relu(x, n_filters, kernel_size, strides=1, batch_normalization=False):
     Where batch normalization follows, the convolution has no bias.
     """
     padding = "same"
-    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+    if strides > 1 and kernel_size > 1:  # pad all sides alike; "same" pads 2 and 3 where 7x7 needs 3 and 3
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     use_bias = not batch_normalization
@@ -314,4 +314,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

@@ -1,7 +1,7 @@
 """Train an Inception network on CIFAR-10.
 
-    python inception/train.py --data synthetic --epochs 4 --output runs/synthetic    # a minute, no network
-    python inception/train.py                                                        # CIFAR-10, half an hour on 2 cores
+    python inception/train.py --data synthetic --epochs 4    # a minute, no network
+    python inception/train.py                                # CIFAR-10, half an hour on 2 cores
 
 To resume an interrupted run, repeat the command.
 """
@@ -33,7 +33,7 @@ BATCH_SIZE = 128  # He et al. 2015, section 4.2; the Inception papers have no CI
 LEARNING_RATE = 0.1  # He et al. 2015, section 4.2
 MOMENTUM = 0.9  # section 6 of Inception v1; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # as in kuangliu/pytorch-cifar, main.py; the papers have no CIFAR-10
-WARMUP = 0.1  # the share of the steps in which the learning rate rises; the first gradients are too rough for all of it
+WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss: section 5 of Inception v1; version 3's code has 0.4
 
 
@@ -61,7 +61,7 @@ def augmentation(x, shift=4.5 / 32):
 
 
 # Copied from vgg/train.py
-@run.sentences
+@run.errors_as_sentences
 def main():
     """Train what the command line says, measure the best model, and write the results."""
     args = run.parse(run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE))
@@ -109,7 +109,7 @@ def train(args, splits, n_classes):
     )
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
-    schedule = optimizers.schedules.CosineDecay(
+    schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
     trained.compile(
@@ -118,12 +118,12 @@ def train(args, splits, n_classes):
         loss_weights=weights,
         metrics={name: ["accuracy"] for name in weights},
     )
-    optimizer = optimizers.SGD(args.learning_rate / 10, MOMENTUM, nesterov=True)  # a constant rate to go on with
+    optimizer = optimizers.SGD(args.learning_rate / 10, MOMENTUM, nesterov=True)  # the saved one has a constant rate
     kept.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    kept.optimizer.build(kept.trainable_variables)
+    kept.optimizer.build(kept.trainable_variables)  # or every load would warn
     monitor = "val_main_accuracy" if len(weights) > 1 else "val_accuracy"  # of a single output Keras drops the name
-    watchers = run.watchers(args, kept, training, monitor)
-    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=watchers)
+    callbacks = run.callbacks_for(args, kept, training, monitor)
+    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=callbacks)
     return run.best(args)
 
 

@@ -115,7 +115,7 @@ def build(metaparameters, input_shape=(32, 32, 3), classes=(("kind", 10), ("real
 
 # Copied from resnet/resnet_basic.py
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
-    """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
+    """A convolution and, with pooling, a max pooling: by default (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
     The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters).
     """
@@ -140,7 +140,7 @@ def learner(x, groups, shortcut_type="projection"):
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
     """
     first, *rest = groups
-    x = group(x, **first, strides=1, shortcut_type=shortcut_type)  # the stem has already downsampled
+    x = group(x, **first, strides=1, shortcut_type=shortcut_type)
     for metaparameters in rest:
         x = group(x, **metaparameters, strides=2, shortcut_type=shortcut_type)
     return x
@@ -148,7 +148,7 @@ def learner(x, groups, shortcut_type="projection"):
 
 # Copied from resnet/resnet_basic.py
 def group(x, n_filters, n_blocks, strides=2, shortcut_type="projection"):
-    """A projection block if the shape changes, then identity blocks: to (N, H / strides, W / strides, n_filters)."""
+    """Blocks in a row, the first a projection if the shape changes: to (N, H / strides, W / strides, n_filters)."""
     for i in range(n_blocks):
         strides_of_block = strides if i == 0 else 1
         if shortcut_type == "none":
@@ -254,7 +254,7 @@ def conv_bn_relu(x, n_filters, kernel_size, strides=1):
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
     padding = "same"
-    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+    if strides > 1 and kernel_size > 1:  # pad all sides alike; "same" pads 2 and 3 where 7x7 needs 3 and 3
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -277,4 +277,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

@@ -23,7 +23,7 @@ from keras import callbacks, utils
 import data
 
 
-def sentences(main):
+def errors_as_sentences(main):
     """Decorate a main function: a user's mistake or an interruption ends in one sentence, without a traceback."""
 
     @functools.wraps(main)
@@ -59,23 +59,24 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
         models: the names to choose from.
         model, epochs, batch_size, learning_rate: defaults; epochs and learning_rate may be {model: default}.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
     flag = parser.add_argument
     flag("--model", metavar="NAME", choices=models, default=model, help=f"default {model}; all: {', '.join(models)}")
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
          help="default cifar10: downloaded once, 170 MB; synthetic: drawn by numpy, needs no network; "
          "FOLDER: holds the binary files of CIFAR-10")
     flag("--epochs", metavar="N", type=whole(1), default=epochs,
-         help=f"default {listed(epochs)}: what an hour on 2 cores allows, or less")
+         help=f"default {listed(epochs)}: the default network takes half an hour on 2 cores, a detector more")
     flag("--batch-size", metavar="N", type=whole(1), default=batch_size,
          help=f"default {batch_size}: the learning rate is set for it")
     flag("--learning-rate", metavar="X", type=positive, default=learning_rate,
-         help=f"default {listed(learning_rate)}: the highest, at the end of the warm-up")
-    flag("--limit", metavar="N", type=whole(1), help="train on N images, test on as many; default: all")
+         help=f"default {listed(learning_rate)}: by network; the highest, at the end of the warm-up")
+    flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
          help="default 0; decides the split, the initial weights and all other random numbers")
-    flag("--output", metavar="DIR", type=Path, help="default runs/NAME: a folder for this run alone")
-    flag("--overwrite", action="store_true", help="remove the run in DIR; default: resume it")
+    flag("--output", metavar="DIR", type=Path, help="default runs/NAME or runs/NAME_synthetic: a folder for this run")
+    flag("--overwrite", action="store_true", help="replace the run in DIR; default: resume it")
     return parser
 
 
@@ -130,11 +131,11 @@ def parse(parser, folder=lambda args: args.model):
     n_images = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     if args.limit is not None and args.limit > n_images:
         parser.error(f"--limit must be at most {n_images}, the images to train on, got {args.limit}")
-    if args.batch_size > (args.limit or n_images):
-        parser.error(f"--batch-size must be at most {args.limit or n_images}, the images to train on, "
-                     f"got {args.batch_size}")
+    if args.batch_size > n_images:
+        parser.error(f"--batch-size must be at most {n_images}, the images to train on, got {args.batch_size}")
 
-    args.output = (args.output or Path("runs") / folder(args)).expanduser()
+    default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic"))
+    args.output = (args.output or default).expanduser()
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         if not os.access(args.output, os.W_OK):
@@ -183,7 +184,7 @@ def start(args):
             before.replace(path) if before.exists() else path.unlink(missing_ok=True)
 
 
-def watchers(args, kept, training, monitor="val_accuracy", mode="max"):
+def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max"):
     """Return the callbacks of a training: what makes it resumable, keeps the best model and writes history.csv.
 
     Args:
@@ -245,15 +246,15 @@ class KeepBest(callbacks.ModelCheckpoint):
 
 
 class Batches(utils.PyDataset):
-    """Batches of anything that has numbers: images, pairs, scenes.
+    """Batches of anything that has indices: images, pairs, scenes.
 
     An epoch's order and random numbers depend on the seed and the epoch alone, so a resumed run repeats them.
 
     Args:
         n: how many examples an epoch has.
         batch_size: how many a batch has; the last may have fewer.
-        make: makes a batch, (inputs, targets), from the numbers of its examples, (batch_size,), and a numpy Generator.
-        seed: of the order and the Generator; None for the order of the numbers in every epoch.
+        make: makes a batch, (inputs, targets), from the indices of its examples, (batch_size,), and a numpy Generator.
+        seed: of the order and the Generator; None to leave them in order.
     """
 
     def __init__(self, n, batch_size, make, seed=None):

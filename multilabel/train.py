@@ -1,8 +1,8 @@
 """Train a small ResNet to give an image of CIFAR-10 several labels.
 
-    python multilabel/train.py --data synthetic --epochs 4 --output runs/synthetic    # a minute, no network
-    python multilabel/train.py                                                        # groups: kind, realm, alive
-    python multilabel/train.py --task mosaic                                          # the classes in 2x2 mosaics
+    python multilabel/train.py --data synthetic --epochs 4    # a minute, no network
+    python multilabel/train.py                                # groups: kind, realm, alive
+    python multilabel/train.py --task mosaic                  # the classes in 2x2 mosaics
 
 The default output folder is runs/NAME_TASK. To resume an interrupted run, repeat the command.
 """
@@ -24,7 +24,7 @@ BATCH_SIZE = 128  # images, section 4.2 of ResNet's paper; so 32 mosaics
 LEARNING_RATE = 0.1  # section 4.2
 MOMENTUM = 0.9  # section 3.4; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for twelve times as many epochs
-WARMUP = 0.1  # the share of the steps in which the learning rate rises; the first gradients are too rough for all of it
+WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
 LOSS_WEIGHTS = {"kind": 1.0, "realm": 0.5, "alive": 0.5, "outline": 0.5, "filled": 0.5}  # the kind is the hardest
 MONITOR = {"groups": "val_kind_accuracy", "mosaic": "val_macro_f1"}  # the kind decides the other groups
 
@@ -52,7 +52,7 @@ def augmentation(x, shift=4.5 / 32):
     return layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(x)
 
 
-@run.sentences
+@run.errors_as_sentences
 def main():
     """Train what the command line says, measure the best model, and write the results."""
     parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
@@ -71,7 +71,7 @@ def main():
 
 
 def train(args, splits, classes):
-    """Fit the network behind pre-stem and augmentation; return it behind the pre-stem alone, at its best epoch.
+    """Train on normalized, augmented images; return the model without augmentation, from its best epoch.
 
     Args:
         args: the parsed command line.
@@ -97,14 +97,14 @@ def train(args, splits, classes):
             variable.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # the gradient is WEIGHT_DECAY times the kernel
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
-    schedule = optimizers.schedules.CosineDecay(
+    schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
-    for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # a constant rate to go on with
+    for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # constant when saved
         model.compile(optimizers.SGD(learning_rate, MOMENTUM, nesterov=True), **objective(args.task, classes))
-    kept.optimizer.build(kept.trainable_variables)
-    watchers = run.watchers(args, kept, training, MONITOR[args.task])
-    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=watchers)
+    kept.optimizer.build(kept.trainable_variables)  # or every load would warn
+    callbacks = run.callbacks_for(args, kept, training, MONITOR[args.task])
+    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=callbacks)
     return run.best(args)
 
 

@@ -1,8 +1,8 @@
 """Train R-CNN, Fast R-CNN or Faster R-CNN on scenes made of CIFAR-10's images.
 
-    python rcnn/train.py --data synthetic --limit 500 --epochs 2 --output runs/rcnn_seconds   # a minute, no network
-    python rcnn/train.py                       # Faster R-CNN on CIFAR-10, up to an hour on 2 cores
-    python rcnn/train.py --model fast_rcnn     # or rcnn: with selective search
+    python rcnn/train.py --data synthetic --limit 500 --epochs 2    # a minute, no network
+    python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, up to an hour
+    python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search
 
 --epochs and --learning-rate are those of every step after the pre-training, --batch-size counts scenes.
 To resume an interrupted run, repeat the command.
@@ -38,7 +38,7 @@ N_SCENES = {"training": 1000, "validation": 100, "test": 500}  # at most
 # The other hyperparameters stand in training.py, beside the steps.
 
 
-@run.sentences
+@run.errors_as_sentences
 def main():
     """Train what the command line says, measure the detector, and write the results."""
     args = arguments()

@@ -323,14 +323,14 @@ def fit(args, step, network, model, training, validation, loss, loss_weights=Non
             learning_rate / 10, max(1, n_updates - n_warmup), warmup_target=learning_rate, warmup_steps=n_warmup
         )
         model.compile(optimizers.SGD(schedule, MOMENTUM), loss, loss_weights)
-        watchers = [
+        steps_callbacks = [
             callbacks.TerminateOnNaN(raise_error=True),
             run.Epochs(training, args.seed),
             StepLog(args.output / "history.csv", step),
             callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False),
         ]
         print(f"Step: {step}")
-        model.fit(training, epochs=epochs, validation_data=validation, shuffle=False, callbacks=watchers)
+        model.fit(training, epochs=epochs, validation_data=validation, shuffle=False, callbacks=steps_callbacks)
         run.write_whole(kept, network.save_weights)
     for path in (*backup.glob("latest.weights.h5*"), *backup.glob("training_metadata.json*")):
         path.unlink()  # or the next step would resume from there

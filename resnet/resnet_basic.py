@@ -30,8 +30,8 @@ resnet20 272,474 and 269,722, resnet32 466,906 and 464,154, resnet44 661,338 and
 resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962, resnet1202 19,424,026 and 19,421,274 (the paper,
 table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M, 19.4M); resnet14_wide 696,618 and 685,994. Without shortcuts:
 plain18 11,515,688, plain34 21,623,848, plain20_cifar10 269,722, plain56_cifar10 853,018.
-Differs from the paper: on CIFAR-10 the shortcut that changes shape is a 1x1 convolution (option B) unless
-`shortcut_type` is "zero_padding" (option A, the paper's choice there; the new channels come after the old, as in
+Differs from the paper: the shortcut that changes shape is a 1x1 convolution (option B) unless `shortcut_type` is
+"zero_padding" (option A, the paper's choice on CIFAR-10 and in table 2; the new channels come after the old, as in
 fb.resnet.torch). resnet14_wide_cifar10 is not in the paper: n = 2, twice the filters, and a stem that halves the image.
 """
 
@@ -113,7 +113,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
         of_learner = inspect.signature(learner).bind(None, **in_learner)
         for in_group in groups:
-            inspect.signature(group).bind(None, **in_group, strides=1)
+            inspect.signature(group).bind(None, **in_group, strides=1, shortcut_type=None)
         sizes = [n for in_group in groups for n in in_group.values()]
     except TypeError as error:
         raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
@@ -150,7 +150,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
 
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
-    """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
+    """A convolution and, with pooling, a max pooling: by default (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
     The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters).
     """
@@ -174,14 +174,14 @@ def learner(x, groups, shortcut_type="projection"):
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
     """
     first, *rest = groups
-    x = group(x, **first, strides=1, shortcut_type=shortcut_type)  # the stem has already downsampled
+    x = group(x, **first, strides=1, shortcut_type=shortcut_type)
     for metaparameters in rest:
         x = group(x, **metaparameters, strides=2, shortcut_type=shortcut_type)
     return x
 
 
 def group(x, n_filters, n_blocks, strides=2, shortcut_type="projection"):
-    """A projection block if the shape changes, then identity blocks: to (N, H / strides, W / strides, n_filters)."""
+    """Blocks in a row, the first a projection if the shape changes: to (N, H / strides, W / strides, n_filters)."""
     for i in range(n_blocks):
         strides_of_block = strides if i == 0 else 1
         if shortcut_type == "none":
@@ -264,7 +264,7 @@ def conv_bn_relu(x, n_filters, kernel_size, strides=1):
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
     padding = "same"
-    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+    if strides > 1 and kernel_size > 1:  # pad all sides alike; "same" pads 2 and 3 where 7x7 needs 3 and 3
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -294,4 +294,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

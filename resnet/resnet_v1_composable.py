@@ -65,16 +65,16 @@ class ResNetV1:
             raise ValueError(f"metaparameters must have groups, got {metaparameters}")
         groups = metaparameters["groups"]
         try:
-            in_learner = inspect.signature(self.learner).bind(None, **metaparameters)
+            of_learner = inspect.signature(self.learner).bind(None, **metaparameters)
             for in_group in groups:
-                inspect.signature(self.group).bind(None, **in_group, strides=1)
+                inspect.signature(self.group).bind(None, **in_group, strides=1, strided_convolution=None)
             sizes = [n for in_group in groups for n in in_group.values()]
         except TypeError as error:
             raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
-        in_learner.apply_defaults()
+        of_learner.apply_defaults()
         if not all(isinstance(n, Integral) and n > 0 for n in sizes):
             raise ValueError(f"n_filters and n_blocks must be whole numbers of at least 1, got {metaparameters}")
-        if in_learner.arguments["strided_convolution"] not in ("1x1", "3x3"):
+        if of_learner.arguments["strided_convolution"] not in ("1x1", "3x3"):
             raise ValueError(f'strided_convolution must be "1x1" or "3x3", got {metaparameters}')
         if config.image_data_format() != "channels_last":
             raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
@@ -112,7 +112,7 @@ class ResNetV1:
             Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), 4 n_filters of the last group), ready for any head.
         """
         first, *rest = groups
-        x = self.group(x, **first, strides=1, strided_convolution=strided_convolution)  # already downsampled
+        x = self.group(x, **first, strides=1, strided_convolution=strided_convolution)
         for metaparameters in rest:
             x = self.group(x, **metaparameters, strides=2, strided_convolution=strided_convolution)
         return x
@@ -166,7 +166,7 @@ class ResNetV1:
     def conv_bn(x, n_filters, kernel_size, strides=1):
         """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
         padding = "same"
-        if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+        if strides > 1 and kernel_size > 1:  # pad all sides alike; "same" pads 2 and 3 where 7x7 needs 3 and 3
             x = layers.ZeroPadding2D(kernel_size // 2)(x)
             padding = "valid"
         x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -194,4 +194,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

@@ -83,7 +83,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
         of_learner = inspect.signature(learner).bind(None, **in_learner)
         for in_group in groups:
-            inspect.signature(group).bind(None, **in_group, strides=1)
+            inspect.signature(group).bind(None, **in_group, strides=1, strided_convolution=None, activated=False)
         sizes = [n for in_group in groups for n in in_group.values()]
     except TypeError as error:
         raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
@@ -194,7 +194,7 @@ def bn_relu(x):
 def convolution(x, n_filters, kernel_size, strides=1):
     """A convolution without bias: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
     padding = "same"
-    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+    if strides > 1 and kernel_size > 1:  # pad all sides alike; "same" pads 2 and 3 where 7x7 needs 3 and 3
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     return layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -223,4 +223,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

@@ -140,7 +140,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
 # Copied from resnet/resnet_basic.py
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
-    """A convolution and, for large images, a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
+    """A convolution and, with pooling, a max pooling: by default (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
     The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters).
     """
@@ -165,7 +165,7 @@ def learner(x, groups, ratio=16, bottleneck=True):
         4 n_filters with bottlenecks, n_filters without.
     """
     first, *rest = groups
-    x = group(x, **first, strides=1, ratio=ratio, bottleneck=bottleneck)  # the stem has already downsampled
+    x = group(x, **first, strides=1, ratio=ratio, bottleneck=bottleneck)
     for metaparameters in rest:
         x = group(x, **metaparameters, strides=2, ratio=ratio, bottleneck=bottleneck)
     return x
@@ -254,7 +254,7 @@ def conv_bn_relu(x, n_filters, kernel_size, strides=1):
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
     padding = "same"
-    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+    if strides > 1 and kernel_size > 1:  # pad all sides alike; "same" pads 2 and 3 where 7x7 needs 3 and 3
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -284,4 +284,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

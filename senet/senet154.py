@@ -118,7 +118,7 @@ def learner(x, groups, cardinality, ratio=16):
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters_out of the last group), ready for any head.
     """
     first, *rest = groups
-    x = group(x, **first, cardinality=cardinality, strides=1, ratio=ratio)  # the stem has already downsampled
+    x = group(x, **first, cardinality=cardinality, strides=1, ratio=ratio)
     for metaparameters in rest:
         x = group(x, **metaparameters, cardinality=cardinality, strides=2, ratio=ratio)
     return x
@@ -220,7 +220,7 @@ def conv_bn_relu(x, n_filters, kernel_size, strides=1):
 def conv_bn(x, n_filters, kernel_size, strides=1):
     """Convolution and batch normalization: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
     padding = "same"
-    if strides > 1:  # pad all sides alike; "same" pads less at the top and the left (7x7: 2, and 3 opposite)
+    if strides > 1 and kernel_size > 1:  # pad all sides alike; "same" pads 2 and 3 where 7x7 needs 3 and 3
         x = layers.ZeroPadding2D(kernel_size // 2)(x)
         padding = "valid"
     x = layers.Conv2D(n_filters, kernel_size, strides, padding, use_bias=False, kernel_initializer="he_normal")(x)
@@ -243,4 +243,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

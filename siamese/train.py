@@ -1,8 +1,8 @@
 """Train a Siamese network on pairs of images of CIFAR-10.
 
-    python siamese/train.py --data synthetic --epochs 20 --output runs/synthetic    # minutes, no network
-    python siamese/train.py                                                         # CIFAR-10, half an hour on 2 cores
-    python siamese/train.py --held-out-classes 2                                    # trials with classes never seen
+    python siamese/train.py --data synthetic --epochs 20    # minutes, no network
+    python siamese/train.py                                 # CIFAR-10, half an hour on 2 cores
+    python siamese/train.py --held-out-classes 2            # trials with classes never seen
 
 The default output folder is runs/NAME, or runs/NAME_held_out_N. To resume an interrupted run, repeat the command.
 """
@@ -24,7 +24,7 @@ BATCH_SIZE = 64  # pairs, so 128 images, as many as most other folders have in a
 LEARNING_RATE = 0.1  # the highest that the paper tried
 MOMENTUM = 0.9  # the paper searched 0 to 1 for each layer; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the paper searched 0 to 0.1 for each layer
-WARMUP = 0.1  # the share of the steps in which the learning rate rises; the first gradients are too rough for all of it
+WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
 
 
 def pre_stem(pair, mean, variance):
@@ -53,7 +53,7 @@ def augmentation(x, shift=4.5 / 32):
     return layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(x)
 
 
-@run.sentences
+@run.errors_as_sentences
 def main():
     """Train what the command line says, measure the best model, and write the results."""
     parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
@@ -94,7 +94,7 @@ def main():
 
 
 def train(args, splits):
-    """Fit the network behind pre-stem and augmentation; return it behind the pre-stem alone, at its best epoch.
+    """Train on normalized, augmented images; return the model without augmentation, from its best epoch.
 
     Args:
         args: the parsed command line.
@@ -115,16 +115,16 @@ def train(args, splits):
     training = pairs.training_pairs(splits["training"], args.batch_size, args.seed)
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
-    schedule = optimizers.schedules.CosineDecay(
+    schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
-    for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # a constant rate to go on with
+    for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # constant when saved
         optimizer = optimizers.SGD(learning_rate, MOMENTUM, nesterov=True)
         model.compile(optimizer, "binary_crossentropy", metrics=["accuracy"])
-    kept.optimizer.build(kept.trainable_variables)
+    kept.optimizer.build(kept.trainable_variables)  # or every load would warn
     validation = pairs.fixed_pairs(splits["validation"], args.batch_size, args.seed)
-    watchers = run.watchers(args, kept, training)
-    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=watchers)
+    callbacks = run.callbacks_for(args, kept, training)
+    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=callbacks)
     return run.best(args)
 
 

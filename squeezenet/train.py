@@ -1,7 +1,7 @@
 """Train a SqueezeNet on CIFAR-10.
 
-    python squeezenet/train.py --data synthetic --epochs 10 --output runs/synthetic    # a minute, no network
-    python squeezenet/train.py                                                         # CIFAR-10, half an hour, 2 cores
+    python squeezenet/train.py --data synthetic --epochs 10    # a minute, no network
+    python squeezenet/train.py                                 # CIFAR-10, half an hour, 2 cores
 
 To resume an interrupted run, repeat the command.
 """
@@ -22,7 +22,7 @@ BATCH_SIZE = 64  # smaller batches, more steps: with 128 it learned more slowly
 LEARNING_RATE = 0.04  # the authors' solver
 MOMENTUM = 0.9  # the authors' solver, in Nesterov's form
 WEIGHT_DECAY = 2e-4  # the authors' solver
-WARMUP = 0.1  # the share of the steps in which the learning rate rises; the first gradients are too rough for all of it
+WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
 
 
 # Copied from vgg/train.py
@@ -49,7 +49,7 @@ def augmentation(x, shift=4.5 / 32):
 
 
 # Copied from vgg/train.py
-@run.sentences
+@run.errors_as_sentences
 def main():
     """Train what the command line says, measure the best model, and write the results."""
     args = run.parse(run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE))
@@ -66,7 +66,7 @@ def main():
 
 # Copied from vgg/train.py
 def train(args, splits, n_classes):
-    """Fit the network behind pre-stem and augmentation; return it behind the pre-stem alone, at its best epoch.
+    """Train on normalized, augmented images; return the model without augmentation, from its best epoch.
 
     Args:
         args: the parsed command line.
@@ -88,16 +88,16 @@ def train(args, splits, n_classes):
     training = run.batches(splits["training"], args.batch_size, args.seed)
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
-    schedule = optimizers.schedules.CosineDecay(
+    schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
-    for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # a constant rate to go on with
+    for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # constant when saved
         optimizer = optimizers.SGD(learning_rate, MOMENTUM, nesterov=True)
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    kept.optimizer.build(kept.trainable_variables)
+    kept.optimizer.build(kept.trainable_variables)  # or every load would warn
     validation = run.batches(splits["validation"], args.batch_size)
-    watchers = run.watchers(args, kept, training)
-    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=watchers)
+    callbacks = run.callbacks_for(args, kept, training)
+    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=callbacks)
     return run.best(args)
 
 

@@ -113,7 +113,7 @@ SIAMESE_TWIN += (4 * 4 * 128 + 1) * 256
 
 
 def autoencoder(first, second, code):
-    """Three convolutions, their filters in reverse but for the image's; code and image have biases, no normalization."""
+    """Three convolutions, and their filters in reverse; the last of each has biases and no normalization."""
     encoder = convolution(3, first, 9) + convolution(first, second, 9) + (9 * second + 1) * code
     return encoder + convolution(code, code, 9) + convolution(code, second, 9) + (9 * second + 1) * 3
 

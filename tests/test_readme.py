@@ -86,8 +86,8 @@ def test_code_of_the_root_readme(monkeypatch, tmp_path):
     network = basic.build(basic.METAPARAMETERS["resnet14_wide_cifar10"], (32, 32, 3), 10)
     network.name = "resnet14_wide_cifar10"
     inputs = keras.Input((32, 32, 3))
-    (tmp_path / "runs" / "synthetic").mkdir(parents=True)
-    keras.Model(inputs, network(inputs)).save(tmp_path / "runs" / "synthetic" / "model.keras")
+    (tmp_path / "runs" / "resnet14_wide_cifar10_synthetic").mkdir(parents=True)
+    keras.Model(inputs, network(inputs)).save(tmp_path / "runs" / "resnet14_wide_cifar10_synthetic" / "model.keras")
     monkeypatch.chdir(tmp_path)
     namespace = {"images": np.zeros((2, 32, 32, 3), "uint8")}
     exec(use + layer, namespace)

@@ -64,7 +64,6 @@ def history(folder):
         (["--learning-rate", "nan"], "argument --learning-rate: must be a number above 0 and finite, got nan"),
         (["--learning-rate", "fast"], "argument --learning-rate: must be a number above 0 and finite, got fast"),
         (["--batch-size", "45001"], "--batch-size must be at most 45000, the images to train on, got 45001"),
-        (["--limit", "50"], "--batch-size must be at most 50, the images to train on, got 128"),
         (["--data", "synthetic", "--limit", "5000"], "--limit must be at most 4500, the images to train on, got 5000"),
         (["--data", "/no/such"], "--data must be cifar10, synthetic or a folder, got /no/such, which does not exist"),
         (["--data", __file__], "which is a file: unpack it first"),
@@ -174,7 +173,7 @@ def test_a_loss_that_is_not_finite_ends_in_a_sentence(batch_loss, monkeypatch, c
 def test_a_full_disk_ends_in_a_sentence_and_a_bug_in_a_traceback(monkeypatch):
     for error, expected in ((OSError(28, "No space left on device"), SystemExit), (OSError("a bug"), OSError)):
 
-        @run.sentences
+        @run.errors_as_sentences
         def fails(error=error):
             raise error
 
@@ -257,13 +256,13 @@ def test_the_best_epoch_of_another_model_is_kept(tmp_path):
     assert [path.name for path in folder.iterdir()] == ["model.keras"]
 
 
-def test_watchers_go_on_from_the_best_epoch_so_far(tmp_path):
+def test_callbacks_go_on_from_the_best_epoch_so_far(tmp_path):
     args = run.argparse.Namespace(output=tmp_path, seed=0)
     (tmp_path / "history.csv").write_text("epoch,val_loss\n0,3.5\n1,2.5\n1,2.25\n2,3.125\n")
     assert run.history(args) == {"epoch": [0, 1, 2], "val_loss": [3.5, 2.25, 3.125]}  # the duplicate is dropped
     kept = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     for mode, best in (("min", 2.25), ("max", 3.5)):
-        (keep,) = (w for w in run.watchers(args, kept, None, "val_loss", mode) if isinstance(w, run.KeepBest))
+        (keep,) = (w for w in run.callbacks_for(args, kept, None, "val_loss", mode) if isinstance(w, run.KeepBest))
         assert keep.best == best and keep.mode == mode
 
 

@@ -91,7 +91,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     try:
         inspect.signature(learner).bind(None, **in_learner)
         for in_group in groups:
-            inspect.signature(group).bind(None, **in_group, **in_stem)
+            inspect.signature(group).bind(None, **in_group, batch_normalization=False)
         sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
     except TypeError as error:
         raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
@@ -185,4 +185,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had

@@ -86,7 +86,7 @@ class VGG:
         try:
             inspect.signature(self.learner).bind(None, **in_learner)
             for in_group in groups:
-                inspect.signature(self.group).bind(None, **in_group, **in_stem)
+                inspect.signature(self.group).bind(None, **in_group, batch_normalization=False)
             sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
         except TypeError as error:
             raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
@@ -178,4 +178,4 @@ def named_by_stage(inputs, outputs, stages):
         else:
             i += 1
             operation.name = f"{stage}_{i}"
-    return Model(inputs, outputs)
+    return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had
