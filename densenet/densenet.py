@@ -146,6 +146,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         widths.append(int(reduction * (widths[-1] + in_group["n_blocks"] * growth_rate)))
     if min(widths) < 1:
         raise ValueError(f"reduction must leave at least one feature map in each group, got {reduction!r}")
+    if not isinstance(pooling, bool):
+        raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:

@@ -119,6 +119,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
         raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
     if any(not blocks or blocks[0] is None for blocks in groups):
         raise ValueError(f"a group must be a tuple of blocks and begin with one, not with None, got {metaparameters}")
+    if not isinstance(pooling, bool):
+        raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
@@ -218,13 +220,13 @@ def group(x, blocks, n_classes=None, pooling=True, batch_normalization=False):
 
 def inception_block(x, n_1x1, n_3x3_reduce, n_3x3, n_5x5_reduce, n_5x5, n_pool, batch_normalization=False):
     """Four branches side by side: (N, H, W, C) -> (N, H, W, n_1x1 + n_3x3 + n_5x5 + n_pool). Figure 2b."""
-    branch_1x1 = conv_relu(x, n_1x1, 1, batch_normalization=batch_normalization)  # 1x1 branch
+    branch_1x1 = conv_relu(x, n_1x1, 1, batch_normalization=batch_normalization)
     branch_3x3 = conv_relu(x, n_3x3_reduce, 1, batch_normalization=batch_normalization)  # dimensionality reduction
-    branch_3x3 = conv_relu(branch_3x3, n_3x3, 3, batch_normalization=batch_normalization)  # 3x3 branch
+    branch_3x3 = conv_relu(branch_3x3, n_3x3, 3, batch_normalization=batch_normalization)
     branch_5x5 = conv_relu(x, n_5x5_reduce, 1, batch_normalization=batch_normalization)  # dimensionality reduction
-    branch_5x5 = conv_relu(branch_5x5, n_5x5, 5, batch_normalization=batch_normalization)  # 5x5 branch
+    branch_5x5 = conv_relu(branch_5x5, n_5x5, 5, batch_normalization=batch_normalization)
     branch_pool = layers.MaxPooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_relu(branch_pool, n_pool, 1, batch_normalization=batch_normalization)  # pooling branch
+    branch_pool = conv_relu(branch_pool, n_pool, 1, batch_normalization=batch_normalization)
     return layers.Concatenate()([branch_1x1, branch_3x3, branch_5x5, branch_pool])
 
 

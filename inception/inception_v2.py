@@ -126,7 +126,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         for in_group in groups:
             inspect.signature(group).bind(None, **in_group)
             calls += [(inception_block, in_block) for in_block in in_group["blocks"]]
-            if in_group.get("grid_reduction"):
+            if in_group.get("grid_reduction") is not None:
                 calls.append((reduce_grid, in_group["grid_reduction"]))
         for function, arguments in calls:
             inspect.signature(function).bind(None, **arguments)
@@ -141,6 +141,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"a group must have a tuple of at least one block, got {metaparameters}")
     if any(arguments.get("pooling", "max") not in ("average", "max") for _, arguments in calls):
         raise ValueError(f'pooling of a block must be "average" or "max", got {metaparameters}')
+    if not isinstance(pooling, bool):
+        raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
@@ -182,7 +184,7 @@ def stem(inputs, n_filters=64, n_filters_out=192, kernel_size=7, strides=2, pool
 
 
 def learner(x, groups):
-    """The groups in a row; every group but the last halves height and width.
+    """The groups in a row; every group with a grid reduction halves height and width.
 
     Args:
         x: the stem's feature maps (N, H, W, C).
@@ -224,22 +226,22 @@ def inception_block(x, n_1x1, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double
         n_1x1, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3, n_pool: filters.
         pooling: "average" or "max", of the pooling branch.
     """
-    branch_1x1 = conv_bn_relu(x, n_1x1, 1)  # 1x1 branch
+    branch_1x1 = conv_bn_relu(x, n_1x1, 1)
     branch_3x3 = conv_bn_relu(x, n_3x3_reduce, 1)  # dimensionality reduction
-    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, 3)  # 3x3 branch
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, 3)
     branch_double_3x3 = conv_bn_relu(x, n_double_3x3_reduce, 1)  # dimensionality reduction
     branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3)  # double 3x3 branch: 5x5, factorized
     branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3)
     pool = {"average": layers.AveragePooling2D, "max": layers.MaxPooling2D}[pooling]
     branch_pool = pool(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn_relu(branch_pool, n_pool, 1)  # pooling branch
+    branch_pool = conv_bn_relu(branch_pool, n_pool, 1)
     return layers.Concatenate()([branch_1x1, branch_3x3, branch_double_3x3, branch_pool])
 
 
 def reduce_grid(x, n_3x3_reduce, n_3x3, n_double_3x3_reduce, n_double_3x3):
     """Two strided branches beside a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_3x3 + n_double_3x3 + C)."""
     branch_3x3 = conv_bn_relu(x, n_3x3_reduce, 1)  # dimensionality reduction
-    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, 3, 2)  # 3x3 branch
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, 3, 2)
     branch_double_3x3 = conv_bn_relu(x, n_double_3x3_reduce, 1)  # dimensionality reduction
     branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3)  # double 3x3 branch
     branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, 3, 2)

@@ -138,6 +138,8 @@ def build(metaparameters, input_shape=(299, 299, 3), n_classes=1000, auxiliary=F
         raise ValueError(f"a group must be a tuple of blocks and begin with one, not with None, got {metaparameters}")
     if padding not in ("valid", "same"):
         raise ValueError(f'padding must be "valid" or "same", got {padding!r}')
+    if not isinstance(pooling, bool):
+        raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
@@ -191,7 +193,7 @@ def stem(inputs, n_filters=32, n_filters_reduce=80, n_filters_out=192, strides=2
 
 
 def learner(x, groups, n_classes=None):
-    """The groups in a row; every group but the last halves height and width.
+    """The groups in a row; every group with a grid reduction halves height and width.
 
     Args:
         x: the stem's feature maps (N, H, W, C).
@@ -249,14 +251,14 @@ def inception_block_a(x, n_1x1, n_5x5_reduce, n_5x5, n_3x3_reduce, n_3x3, n_pool
 
     The figure has two 3x3 convolutions in place of every 5x5 of version 1; the released code keeps one 5x5.
     """
-    branch_1x1 = conv_bn_relu(x, n_1x1, (1, 1))  # 1x1 branch
+    branch_1x1 = conv_bn_relu(x, n_1x1, (1, 1))
     branch_5x5 = conv_bn_relu(x, n_5x5_reduce, (1, 1))  # dimensionality reduction
-    branch_5x5 = conv_bn_relu(branch_5x5, n_5x5, (5, 5))  # 5x5 branch
+    branch_5x5 = conv_bn_relu(branch_5x5, n_5x5, (5, 5))
     branch_3x3 = conv_bn_relu(x, n_3x3_reduce, (1, 1))  # dimensionality reduction
     branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, (3, 3))  # double 3x3 branch: 5x5, factorized
     branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, (3, 3))
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn_relu(branch_pool, n_pool, (1, 1))  # pooling branch
+    branch_pool = conv_bn_relu(branch_pool, n_pool, (1, 1))
     return layers.Concatenate()([branch_1x1, branch_5x5, branch_3x3, branch_pool])
 
 
@@ -266,7 +268,7 @@ def grid_reduction_a(x, n_3x3, n_double_3x3_reduce, n_double_3x3):
     Returns:
         Feature maps (N, (H - 1) / 2, (W - 1) / 2, n_3x3 + n_double_3x3 + C), rounded down.
     """
-    branch_3x3 = conv_bn_relu(x, n_3x3, (3, 3), 2, "valid")  # 3x3 branch
+    branch_3x3 = conv_bn_relu(x, n_3x3, (3, 3), 2, "valid")
     branch_double_3x3 = conv_bn_relu(x, n_double_3x3_reduce, (1, 1))  # dimensionality reduction
     branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, (3, 3))  # double 3x3 branch
     branch_double_3x3 = conv_bn_relu(branch_double_3x3, n_double_3x3, (3, 3), 2, "valid")
@@ -279,7 +281,7 @@ def inception_block_b(x, n_filters, n_7x7):
 
     The last convolution of each branch has n_filters filters, those before it n_7x7.
     """
-    branch_1x1 = conv_bn_relu(x, n_filters, (1, 1))  # 1x1 branch
+    branch_1x1 = conv_bn_relu(x, n_filters, (1, 1))
     branch_7x7 = conv_bn_relu(x, n_7x7, (1, 1))  # dimensionality reduction
     branch_7x7 = conv_bn_relu(branch_7x7, n_7x7, (1, 7))  # 7x7 branch, factorized: height 1, width 7
     branch_7x7 = conv_bn_relu(branch_7x7, n_filters, (7, 1))
@@ -289,7 +291,7 @@ def inception_block_b(x, n_filters, n_7x7):
     branch_double_7x7 = conv_bn_relu(branch_double_7x7, n_7x7, (7, 1))
     branch_double_7x7 = conv_bn_relu(branch_double_7x7, n_filters, (1, 7))
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn_relu(branch_pool, n_filters, (1, 1))  # pooling branch
+    branch_pool = conv_bn_relu(branch_pool, n_filters, (1, 1))
     return layers.Concatenate()([branch_1x1, branch_7x7, branch_double_7x7, branch_pool])
 
 
@@ -300,7 +302,7 @@ def grid_reduction_b(x, n_filters, n_3x3):
         Feature maps (N, (H - 1) / 2, (W - 1) / 2, n_3x3 + n_filters + C), rounded down.
     """
     branch_3x3 = conv_bn_relu(x, n_filters, (1, 1))  # dimensionality reduction
-    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, (3, 3), 2, "valid")  # 3x3 branch
+    branch_3x3 = conv_bn_relu(branch_3x3, n_3x3, (3, 3), 2, "valid")
     branch_7x7 = conv_bn_relu(x, n_filters, (1, 1))  # dimensionality reduction
     branch_7x7 = conv_bn_relu(branch_7x7, n_filters, (1, 7))  # 7x7 branch, factorized
     branch_7x7 = conv_bn_relu(branch_7x7, n_filters, (7, 1))
@@ -311,7 +313,7 @@ def grid_reduction_b(x, n_filters, n_3x3):
 
 def inception_block_c(x, n_1x1, n_3x3, n_double_3x3_reduce, n_pool):
     """3x3 convolutions split into 1x3 and 3x1 side by side: to (N, H, W, n_1x1 + 4 n_3x3 + n_pool). Figure 7."""
-    branch_1x1 = conv_bn_relu(x, n_1x1, (1, 1))  # 1x1 branch
+    branch_1x1 = conv_bn_relu(x, n_1x1, (1, 1))
     branch_3x3 = conv_bn_relu(x, n_3x3, (1, 1))  # dimensionality reduction
     branch_3x3 = [  # 3x3 branch: expanded by 1x3 and 3x1 side by side
         conv_bn_relu(branch_3x3, n_3x3, (1, 3)),
@@ -326,7 +328,7 @@ def inception_block_c(x, n_1x1, n_3x3, n_double_3x3_reduce, n_pool):
     ]
     branch_double_3x3 = layers.Concatenate()(branch_double_3x3)
     branch_pool = layers.AveragePooling2D(3, strides=1, padding="same")(x)
-    branch_pool = conv_bn_relu(branch_pool, n_pool, (1, 1))  # pooling branch
+    branch_pool = conv_bn_relu(branch_pool, n_pool, (1, 1))
     return layers.Concatenate()([branch_1x1, branch_3x3, branch_double_3x3, branch_pool])
 
 

@@ -94,6 +94,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
     if of_learner.arguments["strided_convolution"] not in ("1x1", "3x3"):
         raise ValueError(f'strided_convolution must be "1x1" or "3x3", got {metaparameters}')
+    if not isinstance(pooling, bool):
+        raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:

@@ -120,6 +120,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     narrowest = min(in_group["n_filters"] for in_group in groups) * (4 if bottleneck else 1)
     if not isinstance(ratio, Integral) or not 1 <= ratio <= narrowest:
         raise ValueError(f"ratio must be a whole number of 1 to {narrowest}, the fewest feature maps, got {ratio!r}")
+    if not isinstance(pooling, bool):
+        raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:

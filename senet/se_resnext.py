@@ -79,6 +79,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"ratio must be a whole number of 1 to {narrowest}, the fewest feature maps, got {ratio!r}")
     if convolution not in ("split_transform_merge", "grouped_convolution"):
         raise ValueError(f'convolution must be "split_transform_merge" or "grouped_convolution", got {convolution!r}')
+    if not isinstance(pooling, bool):
+        raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
@@ -124,7 +126,6 @@ def learner(x, groups, cardinality, ratio=16, convolution="split_transform_merge
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters_out of the last group), ready for any head.
     """
     first, *rest = groups
-    # no strides: the stem has already downsampled
     x = group(x, **first, cardinality=cardinality, strides=1, ratio=ratio, convolution=convolution)
     for metaparameters in rest:
         x = group(x, **metaparameters, cardinality=cardinality, strides=2, ratio=ratio, convolution=convolution)

@@ -14,7 +14,7 @@ was part of the ensemble with which the authors won ILSVRC 2017.
 Trainable parameters: senet154 115,088,984.
 The changes from a ResNeXt-152: the stem has three 3x3 convolutions in place of the 7x7; the first 1x1 convolution of a
 block has half the filters, so that the grouped 3x3 convolution widens; a projection that strides is 3x3, so that it
-sees every pixel; dropout comes before the classifier. The 154 layers are 3 of the stem, 3 in each of the 50 blocks,
+sees every pixel; dropout comes before the last dense layer. The 154 layers are 3 of the stem, 3 in each of the 50 blocks,
 and the classifier.
 Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' model
 (hujie-frank/SENet, SENet-154.prototxt); the formula in section 3.2 has none.
@@ -111,7 +111,7 @@ def learner(x, groups, cardinality, ratio=16):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_filters_out", "n_blocks"}.
-        cardinality: the number of groups of each grouped convolution.
+        cardinality: the number of branches of each grouped convolution.
         ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
 
     Returns:
