@@ -107,10 +107,10 @@ def decoder(x, filters, n_channels):
 def transposed_convolution(x, n_filters, use_bias=True):
     """A strided transposed 3x3 convolution: (N, H, W, C) -> (N, 2H, 2W, n_filters).
 
-    Each pixel adds a 3x3 patch to the output, two pixels from the patch of the next. What exceeds 2H and 2W is cropped
-    at the bottom and the right, where the encoder's convolutions are padded; the padding "same" would crop the top and
-    the left on PyTorch. The initial weights are Keras' default, Glorot-uniform: He-normal ones would be scaled by the
-    filters of the kernel, not by its inputs.
+    Each pixel adds a 3x3 patch to the output; the patches of neighbors start two pixels apart and overlap by one. What
+    exceeds 2H and 2W is cropped at the bottom and the right, where the encoder's convolutions are padded; the padding
+    "same" would crop the top and the left on PyTorch. The initial weights are Keras' default, Glorot-uniform, since
+    He-normal takes the filters of a transposed kernel for its inputs.
     """
     x = layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias)(x)
     return layers.Cropping2D(((0, 1), (0, 1)))(x)  # from (N, 2H + 1, 2W + 1, n_filters)

@@ -108,10 +108,11 @@ def build(metaparameters, input_shape=(32, 32, 3), classes=(("kind", 10), ("real
     if isinstance(classes, Integral):
         return named_by_stage(inputs, multi_hot_classifier(x, int(classes)), stages)
     outputs = classifier(x, n_classes)
+    # The layers are named by stage, then the heads by their group again: losses and labels go by these names.
     heads = {name: Model(inputs, outputs).get_layer(name) for name in outputs}
     named_by_stage(inputs, outputs, stages)
     for name, head in heads.items():
-        head.name = name  # each output is called by its group
+        head.name = name
     return Model(inputs, outputs)
 
 
@@ -219,7 +220,7 @@ def zero_padding(x, n_filters, strides):
 def classifier(x, classes):
     """The mean of each feature map, then for each group of classes a dense layer with a softmax, side by side.
 
-    The loss is the sum of the groups' cross-entropies, so all groups train the backbone together.
+    The loss is a weighted sum of the groups' cross-entropies, so all groups train the backbone together.
 
     Args:
         x: feature maps (N, H, W, C).

@@ -67,11 +67,11 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
          help="default cifar10: downloaded once, 170 MB; synthetic: drawn by numpy, needs no network; "
          "FOLDER: holds the binary files of CIFAR-10")
     flag("--epochs", metavar="N", type=whole(1), default=epochs,
-         help=f"default {listed(epochs)}: the default network takes half an hour on 2 cores, a detector more")
+         help=f"default {listed(epochs)}: its time on 2 cores is said above")
     flag("--batch-size", metavar="N", type=whole(1), default=batch_size,
          help=f"default {batch_size}: the learning rate is set for it")
     flag("--learning-rate", metavar="X", type=positive, default=learning_rate,
-         help=f"default {listed(learning_rate)}: by network; the highest, at the end of the warm-up")
+         help=f"default {listed(learning_rate)}: the highest, at the end of the warm-up")
     flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
          help="default 0; decides the split, the initial weights and all other random numbers")

@@ -34,7 +34,7 @@ BATCH_SIZE = 2  # scenes, and 64 regions of each: the paper of Fast R-CNN, secti
 LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates
 PRETRAINING_EPOCHS = 5  # on single images, as in the papers on those of ImageNet
 PRETRAINING_RATE = 0.1  # as in the other folders
-N_SCENES = {"training": 1000, "validation": 100, "test": 500}  # at most
+N_SCENES = {"training": 1000, "validation": 100, "test": 500}  # the last two at most, as many as --scenes
 # The other hyperparameters stand in training.py, beside the steps.
 
 

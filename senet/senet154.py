@@ -14,8 +14,8 @@ was part of the ensemble with which the authors won ILSVRC 2017.
 Trainable parameters: senet154 115,088,984.
 The changes from a ResNeXt-152: the stem has three 3x3 convolutions in place of the 7x7; the first 1x1 convolution of a
 block has half the filters, so that the grouped 3x3 convolution widens; a projection that strides is 3x3, so that it
-sees every pixel; dropout comes before the last dense layer. The 154 layers are 3 of the stem, 3 in each of the 50 blocks,
-and the classifier.
+sees every pixel; dropout comes before the last dense layer. The 154 layers are 3 of the stem, 3 in each of the 50
+blocks, and the classifier.
 Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' model
 (hujie-frank/SENet, SENet-154.prototxt); the formula in section 3.2 has none.
 """

@@ -22,11 +22,11 @@ encodings decides.
 Trainable parameters: siamese_omniglot 38,951,745, of which the twin has 38,947,648, counted once since its weights are
 shared; siamese_cifar10 802,977, of which the twin has 802,720.
 Differs from the paper: in siamese_omniglot the last layer has a bias, which the printed formula has not. The initial
-weights are as printed: convolutions N(0, 0.01), dense layers N(0, 0.2), all biases N(0.5, 0.01). For 64 images, of
-strokes or of CIFAR-10 (gray, enlarged), 66 to 67% of the first sigmoids of the encoding are saturated, below 0.01 or
-above 0.99; 200 steps on pairs of the latter (pixels 0 to 1, batches of 32, SGD 0.01, momentum 0.9) end at a loss of
-0.693, that of a guess, with all of them saturated. siamese_cifar10 is not in the paper: small padded convolutions with
-batch normalization and He-normal weights.
+weights are as printed: convolutions N(0, 0.01), dense layers N(0, 0.2), all biases N(0.5, 0.01). With them 66 to 67% of
+the encoding's sigmoids are saturated before training, below 0.01 or above 0.99 (64 images of strokes, or of CIFAR-10,
+gray and enlarged), and 200 steps on pairs of the latter (pixels 0 to 1, batches of 32, SGD 0.01, momentum 0.9) saturate
+all: the loss stays at 0.693, that of a guess. siamese_cifar10 is not in the paper: small padded convolutions with batch
+normalization and He-normal weights.
 """
 
 import inspect
