@@ -1,7 +1,7 @@
 """What an autoencoder is compared with, three codes that need no network; its scores, and pictures of reconstructions.
 
-The codes are the mean image, a smaller image, and PCA. Unless an argument says otherwise, images and the reconstructions
-returned are (N, H, W, C) float32, 0 to 1.
+The codes are the mean image, a smaller image, and PCA. Unless an argument says otherwise, images and reconstructions
+are (N, H, W, C) float32, 0 to 1.
 """
 
 import math

@@ -96,6 +96,8 @@ def build(metaparameters, input_shape=(600, 1000, 3), n_classes=21):
         raise ValueError(
             f"n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1, got {metaparameters}"
         )
+    if "n_units" in in_classifier:
+        in_classifier["n_units"] = [int(n) for n in in_classifier["n_units"]]  # numpy's too
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):

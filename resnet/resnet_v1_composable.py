@@ -74,7 +74,7 @@ class ResNetV1:
         of_learner.apply_defaults()
         if not all(isinstance(n, Integral) and n > 0 for n in sizes):
             raise ValueError(f"n_filters and n_blocks must be whole numbers of at least 1, got {metaparameters}")
-        if of_learner.arguments["strided_convolution"] not in ("1x1", "3x3"):
+        if of_learner.arguments.get("strided_convolution", "1x1") not in ("1x1", "3x3"):
             raise ValueError(f'strided_convolution must be "1x1" or "3x3", got {metaparameters}')
         if config.image_data_format() != "channels_last":
             raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")

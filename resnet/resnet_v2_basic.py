@@ -94,6 +94,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"zero_padding shortcuts need at least as many filters as the group before, got {widths}")
     if not isinstance(pooling, bool):
         raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
+    in_learner["groups"] = [{name: int(n) for name, n in in_group.items()} for in_group in groups]  # numpy's too
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:

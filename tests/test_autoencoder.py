@@ -20,12 +20,12 @@ def images(n=4, size=32):
 def test_the_decoder_mirrors_the_encoder(filters):
     """As many layers, the same filters in reverse, and at the end the channels of the image."""
     with without_numbers():
-        model = MODULE.build({"layers": filters}, (32, 48, 3))
+        model = MODULE.build({"layers": tuple({"n_filters": n} for n in filters)}, (32, 48, 3))
     encoder, decoder = model.get_layer("encoder"), model.get_layer("decoder")
     down = [layer for layer in encoder.layers if isinstance(layer, layers.Conv2D)]
     up = [layer for layer in decoder.layers if isinstance(layer, layers.Conv2DTranspose)]
     assert [layer.filters for layer in down] == list(filters)
-    assert [layer.filters for layer in up] == [*reversed(filters[:-1]), 3]
+    assert [layer.filters for layer in up] == [*reversed(filters[1:]), 3]  # the slides: 32, 32, 3 of 64, 32, 32
     assert all(layer.kernel_size == (3, 3) and layer.strides == (2, 2) for layer in down + up)
     factor = 2 ** len(filters)
     assert encoder.output_shape == decoder.input_shape == (None, 32 // factor, 48 // factor, filters[-1])
@@ -57,7 +57,7 @@ def test_functions_take_and_return_tensors():
 
 
 def test_any_size_that_can_be_halved():
-    model = MODULE.build({"layers": (8, 4)}, (None, None, 3))
+    model = MODULE.build({"layers": ({"n_filters": 8}, {"n_filters": 4})}, (None, None, 3))
     for size in (8, 12, 32):
         assert predict(model, images(2, size)).shape == (2, size, size, 3)
 

@@ -244,6 +244,7 @@ def test_wrong_ratios_are_refused(ratio):
         load(SE_V2).build(SMALL | {"ratio": ratio}, (32, 32, 3), 10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_version_2_is_trained_without_auxiliary_classifiers(monkeypatch, tmp_path):
     module = load("inception/train.py")

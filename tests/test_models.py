@@ -150,6 +150,14 @@ def test_metaparameters_are_immutable():
         assert not lists(once(path).METAPARAMETERS), path
 
 
+@functools.cache
+def drawn(name):
+    """Return a small network with numbers, which several tests use: one may have trained it."""
+    path, metaparameters, options = WITH_OPTIONS[name]
+    keras.utils.set_random_seed(0)
+    return build(once(path), metaparameters, (32, 32, 3), 10, **options)
+
+
 def example(model, n=32):
     """Return something for a network to learn: (x, y, loss)."""
     x, cross_entropy = images(n), "sparse_categorical_crossentropy"
@@ -187,7 +195,7 @@ def test_a_training_step_moves_every_filter(name):
     kinds = layers.Conv2D if "auxiliary" in options else (layers.Conv2D, layers.Conv2DTranspose, layers.Dense)
     for seed in range(8):
         keras.utils.set_random_seed(seed)
-        model = build(once(path), metaparameters, (32, 32, 3), 10, **options)
+        model = build(once(path), metaparameters, (32, 32, 3), 10, **options) if seed else drawn(name)
         if path == "rcnn/faster_rcnn.py":  # its proposals are no outputs to learn, those that they are made of are
             names = ("objectness", "anchor_deltas", "classes", "deltas")
             model = Model(model.input, {name: model.get_layer(name).output for name in names})
@@ -213,8 +221,7 @@ def test_a_training_step_moves_every_filter(name):
 @first_of_each_module
 def test_saved_loaded_in_safe_mode_and_built_upon(name, tmp_path):
     """As in a new process, whose new layers Keras calls dense, conv2d and pad: no name is there twice."""
-    path, metaparameters, options = WITH_OPTIONS[name]
-    model = build(once(path), metaparameters, (32, 32, 3), 10, **options)
+    path, model = WITH_OPTIONS[name][0], drawn(name)
     x, _, _ = example(model, 8)
     model.save(tmp_path / "model.keras")
     before = predict(model, x)

@@ -26,6 +26,7 @@ def test_objects_are_where_the_boxes_say():
         assert differences.min() <= 0.51 < np.sort(differences)[1]
 
 
+@pytest.mark.slow
 def test_how_many_how_large_and_how_far_apart():
     _, objects = SCENES.make_scenes(IMAGES, LABELS, 1_000, seed=2)
     counts = np.bincount([len(classes) for _, classes in objects], minlength=5)
@@ -76,6 +77,7 @@ def test_what_cannot_be():
     assert scenes.shape == (0, 128, 128, 3) and objects == []
 
 
+@pytest.mark.slow
 def test_two_thousand_scenes_take_seconds():
     start = time.perf_counter()
     SCENES.make_scenes(IMAGES, LABELS, 500)

@@ -309,7 +309,7 @@ def test_step_times(monkeypatch, capsys):
 
 
 def test_the_comparison_of_se_resnet20_is_that_of_its_logs():
-    readme, means = (ROOT / "senet" / "README.md").read_text(), []
+    readme, runs = (ROOT / "senet" / "README.md").read_text(), []
     for folder, name in (("resnet", "resnet20_cifar10"), ("senet", "se_resnet20_cifar10")):
         files = [ROOT / "senet" / "results" / "comparison" / f"{name}_seed{seed}.json" for seed in range(3)]
         logs = [json.loads(file.read_text()) for file in files]
@@ -319,11 +319,13 @@ def test_the_comparison_of_se_resnet20_is_that_of_its_logs():
             assert command in readme.replace("\\\n    ", "")
             assert (log["model"], log["limit"], log["seed"], log["epochs"]) == (name, 30_000, seed, 5)
         accuracies = [log["test_accuracy"] for log in logs]
-        means.append(np.mean(accuracies))
+        runs.append(accuracies)
         figures = [name, f"{logs[0]['parameters']:,}", *(f"{accuracy:.2%}" for accuracy in accuracies)]
-        figures += [f"{means[-1]:.2%}", f"{100 * np.std(accuracies, ddof=1):.2f}"]
+        figures += [f"{np.mean(accuracies):.2%}", f"{100 * np.std(accuracies, ddof=1):.2f}"]
         assert f"| {' | '.join(figures)} |" in readme
-    assert f"{100 * (means[1] - means[0]):+.2f} points" in readme
+    differences = 100 * np.subtract(*reversed(runs))  # paired: the seeds share their splits
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    assert f"{differences.mean():+.2f} ± {error:.2f} points" in readme.replace("\n", " ")
 
 
 @pytest.mark.slow

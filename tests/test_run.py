@@ -128,6 +128,7 @@ def test_a_resumed_run_equals_a_whole_one(monkeypatch, capsys, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_a_finished_run_is_not_overwritten_unasked(monkeypatch, capsys, tmp_path):
     flags = [*SHORT, "--epochs", "1", "--output", tmp_path]

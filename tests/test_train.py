@@ -140,6 +140,7 @@ def test_squeezenet_leaves_the_loss_of_a_guess():
     assert all(row["val_accuracy"] > 0.25 for row in history)  # and it never comes back
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_inception_is_trained_with_its_auxiliary_classifiers_and_kept_without(monkeypatch, tmp_path):
     module = load("inception/train.py")

@@ -303,6 +303,7 @@ def test_a_transitional_block_averages_and_rounds_down():
     np.testing.assert_allclose(predict(model, x), expected, rtol=1e-4)  # the normalization's epsilon
 
 
+@pytest.mark.slow
 def test_auxiliary_classifiers_share_the_networks_weights():
     """A training step on the auxiliary classifiers alone moves the first convolution and not the last."""
     two_heads = INCEPTION | {"groups": ((BLOCK, None, BLOCK, None), (BLOCK,)), "batch_normalization": True}
@@ -363,6 +364,7 @@ def test_squeeze_excitation_is_the_papers_arithmetic():
     np.testing.assert_allclose(predict(model, x), x * s[:, None, None], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are_1():
     groups = ({"n_filters": 8, "n_blocks": 2}, {"n_filters": 16, "n_blocks": 2})
     branches = tuple(group | {"n_filters_out": 32} for group in groups)

@@ -80,6 +80,7 @@ def test_a_model_loaded_in_a_new_process(folder, monkeypatch, tmp_path):
     assert results["command"].startswith(f"python {folder}/train.py --")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_a_loaded_model_learns(monkeypatch, tmp_path):
     """With its own optimizer, at a rate that can be set."""
