@@ -281,7 +281,7 @@ def named_by_stage(inputs, outputs, stages):
     names = iter(stages)
     stage, i = next(names), 0
     for operation in Model(inputs, outputs).operations[1:]:  # all but the input
-        if isinstance(operation, layers.Identity):
+        if isinstance(operation, layers.Identity) and stage != stages[-1]:
             operation.name, stage, i = stage, next(names), 0
         else:
             i += 1

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 import tensorflow as tf
-from folders import FOLDERS, ROOT
+from folders import FOLDERS, ROOT, load
+from networks import TRAINED
 
 
 def copy_tracked(to, *paths):
@@ -51,3 +52,26 @@ def finished(request, tmp_path_factory):
     done = subprocess.run([sys.executable, *arguments], cwd=where, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder, where, arguments, done.stdout
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(folder, marks=() if folder == "resnet" else pytest.mark.slow) for folder in FOLDERS],
+)
+def trained(request, tmp_path_factory):
+    """A tiny network of each folder, trained for four epochs on a few images by its own train.py.
+
+    Returns (the folder's name, the run folder, modules to import before its model is loaded).
+    """
+    folder = request.param
+    module, where = load(f"{folder}/train.py"), tmp_path_factory.mktemp(folder)
+    flags, imports = TRAINED[folder](module, epochs=4)
+    arguments = sys.argv
+    sys.argv = [f"{folder}/train.py", *map(str, flags), "--output", str(where)]
+    tf.config.run_functions_eagerly(True)
+    try:
+        module.main()
+    finally:
+        sys.argv = arguments
+        tf.config.run_functions_eagerly(False)
+    return folder, where, imports

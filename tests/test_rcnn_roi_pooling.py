@@ -143,3 +143,24 @@ def test_in_a_model_that_is_saved_and_loaded(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_array_equal(loaded.predict(given, verbose=0), model.predict(given, verbose=0))
+
+
+def test_coordinates_stay_float32_under_mixed_precision():
+    """From 512 on float16 has steps of half a pixel, which puts regions into other bins."""
+    rng = np.random.default_rng(0)
+    feature_maps = rng.integers(0, 1_000, (1, 64, 64, 2)).astype("float32")  # that float16 has as they are
+    regions = random_regions(1, 400, 1_000, 1_000) + 24
+    expected = keras.ops.convert_to_numpy(MODULE.RoIPooling(7, 1 / 16)(feature_maps, regions))
+    rounded = keras.ops.convert_to_numpy(MODULE.RoIPooling(7, 1 / 16)(feature_maps, regions.astype("float16")))
+    assert (rounded != expected).any()  # the test sees a difference of half a pixel
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        layer = MODULE.RoIPooling(7, 1 / 16)
+        found = keras.ops.convert_to_numpy(layer(feature_maps.astype("float16"), regions))
+        proposals = load("rcnn/faster_rcnn.py").Proposals([[0.0, 0.0, 700.3, 700.3]], (1_024, 1_024))
+        boxes = proposals(np.ones((1, 1, 2), "float16"), np.zeros((1, 1, 4), "float16"))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_array_equal(found, expected)
+    assert keras.backend.standardize_dtype(boxes.dtype) == "float32"
+    np.testing.assert_allclose(boxes[0, 0], [0, 0, 700.3, 700.3], atol=1e-3)

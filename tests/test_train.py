@@ -17,17 +17,9 @@ def rows(path):
         return [{k: v if k == "step" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-@pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize(
-    "folder", [pytest.param(folder, marks=() if folder == "resnet" else pytest.mark.slow) for folder in FOLDERS]
-)
-def test_the_loss_falls(folder, monkeypatch, tmp_path):
-    """Of a tiny network on a few images, in seconds."""
-    module = load(f"{folder}/train.py")
-    flags, _ = TRAINED[folder](module, epochs=4)
-    monkeypatch.setattr(module.report, "predictions", lambda *args: module.report.Figure())  # drawn in other tests
-    main(folder, monkeypatch, *flags, "--output", tmp_path, module=module)
-    history = rows(tmp_path / "history.csv")
+def test_the_loss_falls(trained):
+    _, where, _ = trained
+    history = rows(where / "history.csv")
     for step in dict.fromkeys(row.get("step") for row in history):
         losses = [row["loss"] for row in history if row.get("step") == step]
         assert len(losses) == 4 and min(losses[1:]) < losses[0], step

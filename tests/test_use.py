@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import CLASSIFIERS, FOLDERS, ROOT, load, main
+from folders import CLASSIFIERS, ROOT, load, main
 from networks import TRAINED
 
 # Runs in a process of its own, for a model.keras: prints what a user would find.
@@ -65,15 +65,10 @@ def check(found):
     assert found.get("optimizer_built", True) and found.get("learning_rate", 0.01) == pytest.approx(0.01)
 
 
-@pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("folder", ["vgg", *(pytest.param(f, marks=pytest.mark.slow) for f in FOLDERS[1:])])
-def test_a_model_loaded_in_a_new_process(folder, monkeypatch, tmp_path):
-    """A tiny network of each folder, trained for one epoch by its own train.py."""
-    module = load(f"{folder}/train.py")
-    flags, imports = TRAINED[folder](module)
-    main(folder, monkeypatch, *flags, "--output", tmp_path, module=module)
-    check(use(tmp_path / "model.keras", folder, imports))
-    results = json.loads((tmp_path / "results.json").read_text())
+def test_a_model_loaded_in_a_new_process(trained):
+    folder, where, imports = trained
+    check(use(where / "model.keras", folder, imports))
+    results = json.loads((where / "results.json").read_text())
     assert results["pixels"] == [0, 255] and len(results["mean"]) == len(results["variance"]) == 3
     classes = results["classes"]["kind"] if folder == "multilabel" else results["classes"]
     assert classes == list(load("vgg/data.py").SYNTHETIC_CLASSES)
