@@ -185,7 +185,7 @@ def test_saved_model(finished):
         assert results["test_psnr"][name] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
         assert f"{name} {results['test_psnr'][name]:.2f} ({results['test_mse'][name]:.5f})" in printed
     assert list(results["test_psnr"]) == ["autoencoder", "mean image", "scaled image", "PCA"]
-    assert results["code_size"] == 512 and results["parameters"] == 59_171
+    assert results["code_size"] == 512 and results["parameters"] == 49_027
     validation = splits["validation"][0] / 255
     mse = ((predict(model, splits["validation"][0]).clip(0, 1) - validation) ** 2).mean()
     assert results["validation_mse"] == pytest.approx(mse, rel=1e-4)
