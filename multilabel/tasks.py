@@ -139,7 +139,7 @@ def mosaic_scores(answers, probabilities, classes):
         classes: the names of the classes.
     """
     def precisions(ranks):
-        return [average_precision(*columns) for columns in zip(answers.T, ranks.T, strict=True)]
+        return [average_precision(hits, scores, hits.sum()) for hits, scores in zip(answers.T, ranks.T, strict=True)]
 
     guesses = {"all_zero": np.zeros_like(answers), "all_one": np.ones_like(answers)}
     return {
@@ -159,22 +159,23 @@ def mosaic_scores(answers, probabilities, classes):
     }
 
 
-def average_precision(truth, probabilities):
-    """Return the area under the curve of precision over recall, with the images ranked by probability.
+def average_precision(hits, scores, n_positives):
+    """Return the area under the curve of precision over recall, of examples ranked by score.
 
     The precision at a recall is the highest of all from there on ("all-point", as in the VOC challenge since 2010).
 
     Args:
-        truth: (N,), 1 where the image shows the class, 0 where not.
-        probabilities: (N,), the highest is the first in the ranking.
+        hits: (N,), 1 where the example is one of those to be found, 0 where not.
+        scores: (N,), the highest is the first in the ranking.
+        n_positives: how many there are to be found, some of them perhaps not among the examples.
 
     Returns:
-        A number from 0 to 1; 0 if no image shows the class.
+        A number from 0 to 1; 0 if there is nothing to be found.
     """
-    hits = truth[np.argsort(-probabilities, kind="stable")] > 0
+    hits = hits[np.argsort(-scores, kind="stable")] > 0
     precision = hits.cumsum() / np.arange(1, len(hits) + 1)
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(best_from_here[hits].sum() / max(1, hits.sum()))  # each hit is a step of the recall
+    return float(best_from_here[hits].sum() / max(1, n_positives))  # each hit is a step of the recall
 
 
 def sentence(task, scores):

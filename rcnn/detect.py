@@ -1,159 +1,209 @@
-"""Find the objects of scenes with a trained detector, and take the time of its three parts.
+"""Find the objects of pictures with a trained detector.
 
-What a detector does with a scene has three parts, in one order or another: `proposals`, where something may be, by
-selective search or by the region proposal network; `features`, the convolutions (and, in R-CNN, the warping of every
-region); `heads`, all that makes classes and boxes of the features of a region.
+    python rcnn/detect.py runs/faster_rcnn holiday.jpg cat.png    # draws the boxes, and writes them as JSON
 
-Keras finds the layers of a saved Fast or Faster R-CNN once their modules, fast_rcnn and faster_rcnn, are imported.
+Pictures may have any size: the shorter side is brought to --size pixels, and the boxes that come out are in pixels of
+the picture as it is. R-CNN and Fast R-CNN begin with selective search, which takes a third of a second for 128x128
+pixels, and grows with them.
+
+Keras finds the layers of a saved Fast or Faster R-CNN once this module, or fast_rcnn and faster_rcnn, are imported.
 """
 
-from time import perf_counter
+import argparse
+import json
+from pathlib import Path
 
+import keras
 import numpy as np
-from keras import Model, utils
+from keras import Input, Model, ops, utils
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 import boxes
+import fast_rcnn
+import faster_rcnn
+import figures
 import rcnn
-from batches import BOX_DEVIATIONS
+import run
 from selective_search import selective_search
 
-PARTS = ("proposals", "features", "heads")
 N_PROPOSALS = 300  # of selective search, at most
-PADDING = 3  # pixels of context around a warped region of 48x48: about the paper's 16 of 227
-MIN_SCORE = {"rcnn": -1.0, "fast_rcnn": 0.05, "faster_rcnn": 0.05}  # a margin, and two probabilities
+MIN_SCORE = {"rcnn": -np.inf, "fast_rcnn": 0.05, "faster_rcnn": 0.05}  # of a margin, as released, and probabilities
 SUPPRESSION = 0.3  # the IoU with a better box of its class above which a box is dropped
+MAX_DETECTIONS = 100  # of an image; R-CNN's are that many of each class, as released
 
 
-def detect(model, scenes, proposals=None):
-    """Find the objects of scenes, one scene after the other.
+@run.errors_as_sentences
+def main():
+    """Detect what is in the pictures of the command line, draw it, and write it as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flag = parser.add_argument
+    flag("run", metavar="RUN", type=Path, help="the output folder of a finished train.py")
+    flag("pictures", metavar="IMAGE", type=Path, nargs="+", help="image files")
+    flag("--size", metavar="N", type=run.whole(32, 4096), default=128, help="of the shorter side; default 128")
+    flag("--output", metavar="DIR", type=Path, help="default RUN/detections")
+    args = parser.parse_args()
+    results, saved = args.run / "results.json", args.run / "model.keras"
+    if not (results.exists() and saved.exists()):
+        parser.error(f"{args.run} must be the output folder of a finished train.py")
+    pictures = [read(path, parser) for path in args.pictures]
+    classes = json.loads(results.read_text())["classes"]
+    model = keras.saving.load_model(saved)
+    output = args.output or args.run / "detections"
+    output.mkdir(parents=True, exist_ok=True)
+    for i, (path, picture) in enumerate(zip(args.pictures, pictures, strict=True)):
+        found = detect_picture(model, picture, args.size)
+        name = path.stem if [other.stem for other in args.pictures].count(path.stem) == 1 else f"{path.stem}_{i}"
+        records = [
+            {"class": classes[k], "score": round(float(score), 4), "box": [round(float(x), 1) for x in box]}
+            for box, k, score in zip(found["boxes"], found["classes"], found["scores"], strict=True)
+        ]
+        text = json.dumps({"image": str(path), "detections": records}, indent=1) + "\n"
+        run.write_whole(output / f"{name}.json", lambda path, text=text: path.write_text(text))
+        figure = figures.detections_of(picture, found, classes, model.layers[-1].name)
+        run.write_whole(output / f"{name}.png", lambda path, figure=figure: figure.savefig(path, dpi=100))
+        print(f"{path}: {len(records)} detections in {output / name}.json and .png")
+
+
+def read(path, parser):
+    """Return the pixels of an image file, (H, W, 3) uint8, as they are looked at; a bad file ends the program."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError:
+        parser.error(f"{path} is not an image that Pillow can read")
+    except (OSError, SyntaxError) as error:
+        parser.error(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})")
+
+
+def detect_picture(model, picture, size):
+    """Find the objects of a picture of any size.
 
     Args:
         model: that of model.keras, of any of the three detectors.
-        scenes: (N, H, W, 3), pixels 0 to 255.
-        proposals: for each scene (P, 4), if selective search has run before; Faster R-CNN makes its own.
+        picture: (H, W, 3) uint8.
+        size: to how many pixels the shorter side is brought.
 
     Returns:
-        A list of detections (boxes (D, 4), "xyxy" in pixels, classes (D,), 0 to K - 1, scores (D,)), one for each
-        scene; a list of the proposals (P, 4); and the seconds of the parts, {"proposals": (N,), "features": (N,),
-        "heads": (N,)}.
+        A record as of detect, in pixels of the picture.
+    """
+    height, width = picture.shape[:2]
+    scale = size / min(height, width)
+    image = Image.fromarray(picture).resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
+    image = np.asarray(image)
+    found = detect(for_size(model, image.shape[:2]), image)
+    ratio = np.tile([width / image.shape[1], height / image.shape[0]], 2).astype("float32")
+    return found | {"boxes": found["boxes"] * ratio, "regions": found["regions"] * ratio}
+
+
+def for_size(model, image_size):
+    """Return the same detector for images of another size (height, width), with the same weights."""
+    network, normalization = model.layers[-1], model.get_layer("normalization")
+    if network.name == "rcnn":
+        return model  # takes regions, which are warped to one size
+    if network.name == "faster_rcnn":
+        network = faster_rcnn.resized(network, image_size)
+        images = Input(network.input_shape[1:], name="images")
+        return Model(images, network(normalization(images)))
+    n_regions = network.input["regions"].shape[1]
+    network = fast_rcnn.resized(network, image_size, n_regions)
+    inputs = {name: Input(tensor.shape[1:], name=name) for name, tensor in network.input.items()}
+    return Model(inputs, network(inputs | {"images": normalization(inputs["images"])}))
+
+
+def detect_all(model, scenes, name, proposals=None):
+    """Return what detect finds in each of scenes (N, H, W, 3), a list of records; name is shown beside the progress."""
+    print(f"Detections in the {name} scenes")
+    bar, found = utils.Progbar(len(scenes), unit_name="scene"), []
+    for i, scene in enumerate(scenes):
+        found.append(detect(model, scene, proposals and proposals[i]))
+        bar.add(1)
+    return found
+
+
+def detect(model, image, proposals=None):
+    """Find the objects of an image.
+
+    Args:
+        model: that of model.keras, of any of the three detectors.
+        image: (H, W, 3), pixels 0 to 255, of the size that the model takes; R-CNN takes any.
+        proposals: (P, 4), if selective search has run before; Faster R-CNN makes its own.
+
+    Returns:
+        {"boxes": (D, 4), "xyxy" in pixels, "classes": (D,), 0 to K - 1, "scores": (D,), the best first, "regions":
+        (P, 4), the proposals}.
 
     Raises:
-        ValueError: scenes are not of the size that the model takes.
+        ValueError: the image has another shape, or pixels from 0 to 1.
     """
     name = model.layers[-1].name
-    height, width, n_channels = ("H", "W", image_shape(model)[2]) if name == "rcnn" else image_shape(model)
-    if scenes.ndim != 4 or scenes.shape[3] != n_channels or name != "rcnn" and scenes.shape[1:3] != (height, width):
-        raise ValueError(f"scenes must be (N, {height}, {width}, {n_channels}), got {scenes.shape}")
-    look = {"rcnn": look_rcnn, "fast_rcnn": look_fast_rcnn, "faster_rcnn": look_faster_rcnn}[name]
-    parts = cut(model)
-    given = [None] * len(scenes) if proposals is None else proposals
-    for scene, known in list(zip(scenes, given, strict=True))[:2]:
-        look(parts, scene, known)  # what a backend compiles at its first calls is not the time of a scene
-    found, regions, seconds = [], [], []
-    bar = utils.Progbar(len(scenes), unit_name="scene")
-    for scene, known in zip(scenes, given, strict=True):
-        proposed, scores, deltas, times = look(parts, scene, known)
-        start = perf_counter()
-        found.append(best_boxes(proposed, scores, deltas, scene.shape[:2], MIN_SCORE[name]))
-        times["heads"] += perf_counter() - start
-        regions.append(proposed)
-        seconds.append(times)
-        bar.add(1)
-    return found, regions, {part: np.array([times[part] for times in seconds]) for part in PARTS}
-
-
-def image_shape(model):
-    """Return (H, W, C) of the images that a model takes."""
-    return tuple((model.input["images"] if isinstance(model.input, dict) else model.input).shape[1:])
-
-
-def cut(model):
-    """Return the parts of a model as models, {name: model}, which share its weights."""
-    network, normalization = model.layers[-1], model.get_layer("normalization")
-    images = model.input["images"] if isinstance(model.input, dict) else model.input
-    if network.name == "rcnn":
-        features = [network.output["fc7"], network.output["pool5"]]
-        heads = [network.output["scores"], network.output["deltas"]]
-        body = Model(network.input, features)
-        return {"features": Model(images, body(normalization(images))), "heads": Model(features, heads)}
-    feature_maps, outputs = network.get_layer("feature_maps").output, network.output
-    inputs = network.input["images"] if isinstance(network.input, dict) else network.input
-    parts = {"features": Model(images, Model(inputs, feature_maps)(normalization(images)))}
-    if network.name == "faster_rcnn":
-        regions = network.get_layer("proposals").output
-        parts["proposals"] = Model(feature_maps, regions)
+    size = image.shape[:2] if name == "rcnn" else image_size(model)
+    if image.ndim != 3 or image.shape != (*size, 3):
+        raise ValueError(f"the image must be {(*size, 3)}, got {image.shape}: for_size makes a model of another size")
+    if image.dtype != np.uint8 and image.max() <= 1:
+        raise ValueError("the pixels must be 0 to 255, got an image whose largest is 1 or less")
+    if name == "faster_rcnn":
+        outputs = {key: value[0] for key, value in model.predict_on_batch(image[None]).items()}
+        is_box = ops.convert_to_numpy(boxes.is_larger_than(outputs["regions"], 1e-3))  # not those that fill up
+        regions, scores, deltas = (outputs[key][is_box] for key in ("regions", "classes", "deltas"))
     else:
-        regions = network.input["regions"]
-    parts["heads"] = Model([feature_maps, regions], [outputs["classes"], outputs["deltas"]])
-    return parts
+        regions = selective_search(image, max_boxes=N_PROPOSALS) if proposals is None else proposals
+        look = {"rcnn": rcnn_outputs, "fast_rcnn": fast_rcnn_outputs}[name]
+        scores, deltas = look(model, image, regions)
+    if name == "rcnn":
+        return best_boxes(regions, boxes.decode(regions[:, None], deltas), scores, image.shape[:2], name)
+    placed = boxes.decode(regions[:, None], deltas[:, 1:], boxes.DEVIATIONS)  # without the background
+    return best_boxes(regions, placed, scores[:, 1:], image.shape[:2], name)
 
 
-def look_rcnn(parts, scene, regions):
-    """Return what R-CNN makes of a scene: its regions (P, 4), scores (P, K), deltas (P, K, 4), and the seconds."""
-    start = perf_counter()
-    regions = selective_search(scene, max_boxes=N_PROPOSALS) if regions is None else regions
-    proposed = perf_counter()
-    warped = rcnn.warp(scene, regions, parts["features"].input_shape[1], PADDING)
-    if not len(regions):  # a batch of nothing is more than a backend can take
-        warped = np.zeros((1, *warped.shape[1:]), "uint8")
-    features = parts["features"].predict_on_batch(warped)
-    computed = perf_counter()
-    scores, deltas = (x[: len(regions)] for x in parts["heads"].predict_on_batch(features))
-    ended = perf_counter()
-    times = {"proposals": proposed - start, "features": computed - proposed, "heads": ended - computed}
-    return regions, scores, deltas, times
+def image_size(model):
+    """Return (height, width) of the images that a Fast or Faster R-CNN takes."""
+    images = model.input["images"] if isinstance(model.input, dict) else model.input
+    return tuple(images.shape[1:3])
 
 
-def look_fast_rcnn(parts, scene, regions):
-    """Return what Fast R-CNN makes of a scene: its regions (P, 4), scores (P, K), deltas (P, K, 4), and the seconds."""
-    start = perf_counter()
-    regions = selective_search(scene, max_boxes=N_PROPOSALS) if regions is None else regions
-    proposed = perf_counter()
-    features = parts["features"].predict_on_batch(scene[None])
-    computed = perf_counter()
-    n_regions = parts["heads"].input_shape[1][1]
-    padded = np.pad(regions[:n_regions], ((0, max(0, n_regions - len(regions))), (0, 0)))
-    classes, deltas = (x[0, : len(regions)] for x in parts["heads"].predict_on_batch([features, padded[None]]))
-    ended = perf_counter()
-    times = {"proposals": proposed - start, "features": computed - proposed, "heads": ended - computed}
-    return regions[:n_regions], classes[:, 1:], deltas[:, 1:] * BOX_DEVIATIONS, times
+def rcnn_outputs(model, image, regions):
+    """Return the scores (P, K) and deltas (P, K, 4) of R-CNN for regions (P, 4)."""
+    mean = np.ravel(model.get_layer("normalization").get_config()["mean"])
+    warped = rcnn.warp(image, np.concatenate([regions, [[0, 0, 1, 1]]]), mean, model.input_shape[1])  # never of none
+    outputs = model.predict_on_batch(warped)
+    return outputs["scores"][:-1], outputs["deltas"][:-1]
 
 
-def look_faster_rcnn(parts, scene, regions=None):
-    """Return what Faster R-CNN makes of a scene: its regions (P, 4), scores (P, K), deltas (P, K, 4), the seconds.
-
-    Proposals without area, which fill up where there are fewer than R, are left out.
-    """
-    start = perf_counter()
-    features = parts["features"].predict_on_batch(scene[None])
-    computed = perf_counter()
-    regions = parts["proposals"].predict_on_batch(features)
-    proposed = perf_counter()
-    classes, deltas = (x[0] for x in parts["heads"].predict_on_batch([features, regions]))
-    ended = perf_counter()
-    times = {"proposals": proposed - computed, "features": computed - start, "heads": ended - proposed}
-    is_box = boxes.is_larger_than(regions[0], 1e-3)
-    return regions[0, is_box], classes[is_box, 1:], deltas[is_box, 1:] * BOX_DEVIATIONS, times
+def fast_rcnn_outputs(model, image, regions):
+    """Return the probabilities (P, K + 1) and deltas (P, K + 1, 4) of Fast R-CNN for regions (P, 4)."""
+    n_missing = model.input["regions"].shape[1] - len(regions)
+    inputs = {"images": image[None], "regions": np.pad(regions, ((0, n_missing), (0, 0)))[None]}
+    outputs = model.predict_on_batch(inputs)
+    return outputs["classes"][0, : len(regions)], outputs["deltas"][0, : len(regions)]
 
 
-def best_boxes(regions, scores, deltas, image_size, min_score):
-    """Return the detections of a scene: the boxes of each class whose score is high enough, overlaps suppressed.
+def best_boxes(regions, placed, scores, image_size, name):
+    """Return the detections of an image: the boxes of each class whose score is high enough, overlaps suppressed.
 
     Args:
         regions: (P, 4), "xyxy" in pixels.
-        scores, deltas: (P, K) and (P, K, 4).
+        placed, scores: (P, K, 4) and (P, K), of each region the box and score of each class.
         image_size: (height, width) in pixels; boxes are cut off at its edges.
-        min_score: a detection has a higher one.
+        name: of the detector.
 
     Returns:
-        Boxes (D, 4), classes (D,) and scores (D,), the best first.
+        A record as of detect.
     """
-    chosen, classes = np.nonzero(scores > min_score)
-    placed = boxes.clip(boxes.decode(regions[chosen], deltas[chosen, classes]), *image_size)
-    scores, kept = scores[chosen, classes], []
-    for k in np.unique(classes):
-        mine = np.flatnonzero(classes == k)
-        kept.append(mine[boxes.nms(placed[mine], scores[mine], SUPPRESSION)])
-    kept = np.concatenate([np.zeros(0, int), *kept])
-    kept = kept[np.argsort(-scores[kept], kind="stable")]
-    return placed[kept], classes[kept], scores[kept]
+    placed = ops.convert_to_numpy(boxes.clip(placed, *image_size))
+    found, classes, values = [np.zeros((0, 4), "float32")], [np.zeros(0, int)], [np.zeros(0, "float32")]
+    for k in range(scores.shape[1]):
+        chosen = scores[:, k] > MIN_SCORE[name]
+        of_class, of_scores = placed[chosen, k], scores[chosen, k]
+        kept = boxes.nms(of_class, of_scores, SUPPRESSION)[:MAX_DETECTIONS]
+        found.append(of_class[kept])
+        classes.append(np.full(len(kept), k))
+        values.append(of_scores[kept])
+    found, classes, values = (np.concatenate(arrays) for arrays in (found, classes, values))
+    order = np.argsort(-values, kind="stable")
+    if name != "rcnn":
+        order = order[:MAX_DETECTIONS]
+    return {"boxes": found[order], "classes": classes[order], "scores": values[order], "regions": regions}
+
+
+if __name__ == "__main__":
+    main()

@@ -4,33 +4,30 @@ Paper: Girshick 2015, "Fast R-CNN", arXiv:1504.08083, section 2, on the VGG-16 o
 
     fast_rcnn_vgg16
     stem          (600, 800,   3) -> ( 37,  50, 512)   the five groups of VGG-16, the last without its pooling
-    group 1       (600, 800,   3) -> (300, 400,  64)   2 convolutions
-    group 2       (300, 400,  64) -> (150, 200, 128)   2 convolutions
-    group 3       (150, 200, 128) -> ( 75, 100, 256)   3 convolutions
-    group 4       ( 75, 100, 256) -> ( 37,  50, 512)   3 convolutions
-    group 5       ( 37,  50, 512) -> ( 37,  50, 512)   3 convolutions
     learner       ( 37,  50, 512) -> (64, 7, 7, 512)   RoI pooling of 64 regions
     classifier    (64, 7, 7, 512) -> (64, 21), (64, 21, 4)   dense 4096, 4096; classes, and boxes of each class
 
     fast_rcnn_vgg8
-    stem          (128, 128,   3) -> ( 32,  32, 128)   three groups, the last without its pooling
-    group 1       (128, 128,   3) -> ( 64,  64,  32)   2 convolutions
-    group 2       ( 64,  64,  32) -> ( 32,  32,  64)   2 convolutions
-    group 3       ( 32,  32,  64) -> ( 32,  32, 128)   2 convolutions
-    learner       ( 32,  32, 128) -> (64, 4, 4, 128)   RoI pooling of 64 regions
-    classifier    (64, 4, 4, 128) -> (64, 11), (64, 11, 4)   dense 256; classes, and boxes of each class
+    stem          (128, 128,   3) -> ( 32,  32, 192)   three groups, the last without its pooling
+    learner       ( 32,  32, 192) -> (64, 4, 4, 192)   RoI pooling of 64 regions
+    classifier    (64, 4, 4, 192) -> (64, 11), (64, 11, 4)   dense 256; classes, and boxes of each class
 
-Trainable parameters: fast_rcnn_vgg16 134,690,729 with 21 classes, fast_rcnn_vgg8 826,583 with 11, the background among
-them.
-Differs from the paper: boxes of the background, which nobody trains, are there as in the released code. fast_rcnn_vgg8,
-for scenes of 128x128 pixels, is not in the paper: its RoI pooling has 4x4 bins in place of the pooling that makes
-4x4 of the 8x8 feature maps of a 32x32 image, so that it can begin with the weights of a network trained on those.
+Trainable parameters: fast_rcnn_vgg16 134,690,729 with 21 classes, fast_rcnn_vgg8 1,421,079 with 11, the background
+among them.
+Differs from the paper: boxes of the background, which nobody trains, are there as in the released code. Pooling rounds
+down, Caffe's up: of 600x800 pixels it makes 38x50 cells. The dense layers and the convolutions start He-normal; all
+layers are trained, where the paper freezes the first two groups of VGG-16; every weight has the same learning rate, where
+the paper doubles it for biases; the deviations of the boxes are fixed numbers, where the paper measures them.
+fast_rcnn_vgg8, for scenes of 128x128 pixels, is not in the paper: its RoI pooling has 4x4 bins in place of the
+pooling that makes 4x4 of the 8x8 feature maps of a 32x32 image, so that it can begin with the weights of rcnn_vgg8
+trained on those.
 """
 
-import inspect
 from numbers import Integral
 
-from keras import Input, Model, config, initializers, layers, losses, ops, saving
+from keras import Input, Model, initializers, layers, ops, saving
+
+from rcnn import arguments_of, check_number, check_shape, stem
 
 METAPARAMETERS = {
     "fast_rcnn_vgg16": {
@@ -41,11 +38,12 @@ METAPARAMETERS = {
     },
     "fast_rcnn_vgg8": {
         "groups": (
-            {"n_layers": 2, "n_filters": 32}, {"n_layers": 2, "n_filters": 64}, {"n_layers": 2, "n_filters": 128},
+            {"n_layers": 2, "n_filters": 32}, {"n_layers": 2, "n_filters": 96}, {"n_layers": 2, "n_filters": 192},
         ),
         "batch_normalization": True,
         "pooled_size": 4,
         "n_units": (256,),
+        "dropout": 0.25,
     },
 }
 
@@ -54,7 +52,8 @@ def build(metaparameters, input_shape=(600, 1000, 3), n_classes=21, n_regions=64
     """Return a Fast R-CNN as a `keras.Model`: images and regions to classes and boxes of the regions.
 
     {"images": (N, H, W, C), "regions": (N, R, 4), "xyxy" in pixels} to {"classes": (N, R, K + 1), probabilities,
-    "deltas": (N, R, K + 1, 4), of the box that a region of each class would have (tx, ty, tw, th)}.
+    "deltas": (N, R, K + 1, 4), of the box that a region of each class would have, divided by boxes.DEVIATIONS}.
+    Its layers "backbone" and "head" are models too: the stem, and the classifier.
 
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
@@ -67,82 +66,48 @@ def build(metaparameters, input_shape=(600, 1000, 3), n_classes=21, n_regions=64
     Raises:
         ValueError: metaparameters, input_shape, n_classes or n_regions are invalid.
     """
-    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
-        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
-    groups = metaparameters["groups"]
-    in_stem = {name: value for name, value in metaparameters.items() if name in ("groups", "batch_normalization")}
-    in_classifier = {name: value for name, value in metaparameters.items() if name in ("n_units", "dropout")}
-    in_learner = {name: value for name, value in metaparameters.items() if name not in {*in_stem, *in_classifier}}
-    try:
-        of_learner = inspect.signature(learner).bind(None, None, **in_learner, scale=1)
-        for in_group in groups:
-            inspect.signature(group).bind(None, **in_group, batch_normalization=False, pooling=True)
-        sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
-    except TypeError as error:
-        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
-    of_learner.apply_defaults()
-    sizes.append(of_learner.arguments["pooled_size"])
-    if not all(isinstance(n, Integral) and n > 0 for n in sizes):
-        raise ValueError(
-            f"n_layers, n_filters, pooled_size, n_units must be whole numbers of at least 1, got {metaparameters}"
-        )
-    if "n_units" in in_classifier:
-        in_classifier["n_units"] = [int(n) for n in in_classifier["n_units"]]  # numpy's too
-    if config.image_data_format() != "channels_last":
-        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
-    strides = 2 ** (len(groups) - 1)
-    if min(input_shape[:2]) < strides:
-        raise ValueError(f"height and width must be at least {strides}, got {input_shape[:2]}")
-    if not isinstance(n_classes, Integral) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
-    if not isinstance(n_regions, Integral) or n_regions < 1:
-        raise ValueError(f"n_regions must be a whole number of at least 1, got {n_regions!r}")
+    in_stem, in_learner, in_head = arguments_of(metaparameters, stem, learner, classifier)
+    strides = 2 ** (len(in_stem["groups"]) - 1)
+    check_shape(input_shape, strides)
+    check_number("n_classes", n_classes, 2)
+    check_number("n_regions", n_regions)
 
+    images = Input((None, None, input_shape[2]))
+    backbone = Model(images, stem(images, **in_stem), name="backbone")
     images, regions = Input(input_shape, name="images"), Input((int(n_regions), 4), name="regions")
-    x = stem(images, **in_stem)
-    x = learner(x, regions, **in_learner, scale=1 / strides)
-    outputs = classifier(x, int(n_classes), **in_classifier)
-    return Model({"images": images, "regions": regions}, outputs)
+    x = learner(backbone(images), regions, 1 / strides, **in_learner)
+    pooled = Input((None, *x.shape[2:]))  # of any number of regions
+    head = Model(pooled, classifier(pooled, int(n_classes), **in_head), name="head")
+    return Model({"images": images, "regions": regions}, head(x))
 
 
-def stem(inputs, groups, batch_normalization=False):
-    """All convolutions of a VGG: images (N, H, W, C) to feature maps (N, H / 2^(groups - 1), W / ..., n_filters).
+def resized(network, image_size, n_regions):
+    """Return the same detector for images of another size and another number of regions; it shares all weights.
 
     Args:
-        inputs: images (N, H, W, C).
-        groups: a tuple of {"n_layers", "n_filters"}; the pooling of the last is left out, RoI pooling has its place.
-        batch_normalization: whether batch normalization follows each convolution.
+        network: a model of build.
+        image_size: (height, width) in pixels.
+        n_regions: R, the number of regions of each image.
     """
-    *groups, last = groups
-    x = inputs
-    for metaparameters in groups:
-        x = group(x, **metaparameters, batch_normalization=batch_normalization)
-    x = group(x, **last, batch_normalization=batch_normalization, pooling=False)
-    return layers.Identity(name="feature_maps")(x)  # a name, by which the stem can be cut off
+    backbone, pooling, head = (network.get_layer(name) for name in ("backbone", "roi_pooling", "head"))
+    images, regions = Input((*image_size, backbone.input_shape[3]), name="images"), Input((n_regions, 4), name="regions")
+    pooled = RoIPooling.from_config(pooling.get_config())(backbone(images), regions)
+    return Model({"images": images, "regions": regions}, head(pooled), name=network.name)
 
 
-def learner(x, regions, pooled_size=7, scale=1 / 16):
+def learner(x, regions, scale, pooled_size=7):
     """RoI pooling: feature maps (N, H, W, C) and regions (N, R, 4) to one small map for each region.
 
     Args:
         x: the stem's feature maps (N, H, W, C), of a fixed size.
         regions: (N, R, 4), "xyxy" in pixels of the image.
-        pooled_size: how many bins a region gets in each direction.
         scale: how large a pixel of the image is on the feature maps.
+        pooled_size: how many bins a region gets in each direction.
 
     Returns:
         (N, R, pooled_size, pooled_size, C).
     """
-    return RoIPooling(pooled_size, scale)(x, regions)
-
-
-def group(x, n_layers, n_filters, batch_normalization=False, pooling=True):
-    """3x3 convolutions, then a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_filters). VGG paper, section 2.1."""
-    for _ in range(n_layers):
-        x = conv_relu(x, n_filters, batch_normalization)
-    return layers.MaxPooling2D(2, strides=2)(x) if pooling else x
+    return RoIPooling(pooled_size, scale, name="roi_pooling")(x, regions)
 
 
 def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
@@ -157,15 +122,15 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
     Returns:
         {"classes": (N, R, K + 1), probabilities, "deltas": (N, R, K + 1, 4)}.
     """
-    n_regions, *pooled = x.shape[1:]
-    x = layers.Reshape((n_regions, pooled[0] * pooled[1] * pooled[2]))(x)
+    height, width, n_channels = x.shape[2:]
+    x = layers.Reshape((-1, height * width * n_channels))(x)
     for i, n in enumerate(n_units, start=6):
-        x = layers.Dense(n, activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
+        x = layers.Dense(int(n), activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
         x = layers.Dropout(dropout)(x)
     normal = initializers.RandomNormal  # section 2.3, with these two deviations
     classes = layers.Dense(n_classes, activation="softmax", kernel_initializer=normal(stddev=0.01), name="classes")(x)
     deltas = layers.Dense(4 * n_classes, kernel_initializer=normal(stddev=0.001))(x)
-    return {"classes": classes, "deltas": layers.Reshape((n_regions, n_classes, 4), name="deltas")(deltas)}
+    return {"classes": classes, "deltas": layers.Reshape((-1, n_classes, 4), name="deltas")(deltas)}
 
 
 @saving.register_keras_serializable(package="rcnn")
@@ -254,34 +219,3 @@ class RoIPooling(layers.Layer):
     def get_config(self):
         """Return the arguments."""
         return {**super().get_config(), "size": self.size, "scale": self.scale}
-
-
-@saving.register_keras_serializable(package="rcnn")
-class SmoothL1(losses.Loss):
-    """Of each box the sum over its four numbers of 0.5 (sigma x)^2, or of |x| - 0.5 / sigma^2 from 1 / sigma^2 on.
-
-    Equation 3 of the paper, with the sigma of the released code of Faster R-CNN: 1 for the classifier, 3 for anchors.
-    Its mean is over the boxes that have a weight, and not over all.
-    """
-
-    def __init__(self, sigma=1.0, name="smooth_l1", reduction="mean_with_sample_weight"):
-        super().__init__(name, reduction)
-        self.sigma = sigma
-
-    def call(self, y_true, y_pred):
-        """Return the loss of each box: (..., 4) and (..., 4) to (...)."""
-        x, limit = ops.abs(y_true - y_pred), 1 / self.sigma**2
-        return ops.sum(ops.where(x < limit, 0.5 / limit * x**2, x - 0.5 * limit), -1)
-
-    def get_config(self):
-        """Return the arguments."""
-        return {"sigma": self.sigma, "name": self.name, "reduction": self.reduction}
-
-
-# Copied from vgg/vgg.py
-def conv_relu(x, n_filters, batch_normalization=False):
-    """3x3 convolution, optionally batch normalization, and ReLU: (N, H, W, C) -> (N, H, W, n_filters)."""
-    x = layers.Conv2D(n_filters, 3, padding="same", kernel_initializer="he_normal")(x)
-    if batch_normalization:
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
-    return layers.ReLU()(x)

@@ -1,31 +1,30 @@
 """R-CNN: regions that something else proposes are warped to one size, and each goes through a network by itself.
 
 Paper: Girshick et al. 2013, "Rich Feature Hierarchies for Accurate Object Detection and Semantic Segmentation",
-arXiv:1311.2524, section 2 and appendices A to C, here with VGG-16, its "O-Net".
+arXiv:1311.2524, section 2 and appendices A to C, with its two networks: AlexNet and, as "O-Net", VGG-16.
+
+    rcnn_alexnet
+    stem          (227, 227,   3) -> ( 13,  13, 256)   the five convolutions of AlexNet
+    learner       ( 13,  13, 256) -> (  6,   6, 256)   the last pooling, pool5
+    classifier    (  6,   6, 256) -> (21,)             dense 4096, 4096, 21
 
     rcnn_vgg16
-    stem          (224, 224,   3) -> (224, 224,  64)   the first convolution of group 1
-    group 1       (224, 224,  64) -> (112, 112,  64)   2 convolutions, the first of which was the stem
-    group 2       (112, 112,  64) -> ( 56,  56, 128)   2 convolutions
-    group 3       ( 56,  56, 128) -> ( 28,  28, 256)   3 convolutions
-    group 4       ( 28,  28, 256) -> ( 14,  14, 512)   3 convolutions
-    group 5       ( 14,  14, 512) -> (  7,   7, 512)   3 convolutions
+    stem          (224, 224,   3) -> ( 14,  14, 512)   the five groups of VGG-16
+    learner       ( 14,  14, 512) -> (  7,   7, 512)   the last pooling
     classifier    (  7,   7, 512) -> (21,)             dense 4096, 4096, 21
 
     rcnn_vgg8
-    stem          ( 48,  48,   3) -> ( 48,  48,  32)   the first convolution of group 1
-    group 1       ( 48,  48,  32) -> ( 24,  24,  32)   2 convolutions, the first of which was the stem
-    group 2       ( 24,  24,  32) -> ( 12,  12,  64)   2 convolutions
-    group 3       ( 12,  12,  64) -> (  6,   6, 128)   2 convolutions
-    classifier    (  6,   6, 128) -> (11,)             dense 256, 11
+    stem          ( 32,  32,   3) -> (  8,   8, 192)   three groups of a VGG
+    learner       (  8,   8, 192) -> (  4,   4, 192)   the last pooling
+    classifier    (  4,   4, 192) -> (11,)             dense 256, 11
 
-Trainable parameters: rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,470,635 with 11, the background among
-them.
-Differs from the paper: the initial weights are He-normal. The support vector machines have the squared hinge loss. What
-the box regressors learn is not whitened, as it is in the released code.
-rcnn_vgg8, for regions of 48x48 pixels, is not in the paper.
+Trainable parameters: rcnn_alexnet 56,954,261 and rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,409,771 with 11,
+the background among them.
+Differs from the paper: the paper's AlexNet is that of the released code, CaffeNet, which pools before it normalizes;
+so is this. The initial weights are He-normal. Fine-tuning has a higher learning rate, for far fewer steps, and trains
+all layers, as in the paper. rcnn_vgg8, for regions of 32x32 pixels, is not in the paper.
 
-That network, fine-tuned, is not yet the detector: its features are. Linear models on them, with_linear_models, say how
+That network, fine-tuned, is not yet the detector: its features are. Linear models on them, of linear_models.py, say how
 much a region looks like each class, and where the box of the object is.
 """
 
@@ -33,9 +32,10 @@ import inspect
 from numbers import Integral
 
 import numpy as np
-from keras import Input, Model, config, layers
+from keras import Input, Model, config, layers, ops
 
 METAPARAMETERS = {
+    "rcnn_alexnet": {"stem": "alexnet", "pool_size": 3},
     "rcnn_vgg16": {
         "groups": (
             {"n_layers": 2, "n_filters": 64}, {"n_layers": 2, "n_filters": 128}, {"n_layers": 3, "n_filters": 256},
@@ -44,10 +44,11 @@ METAPARAMETERS = {
     },
     "rcnn_vgg8": {
         "groups": (
-            {"n_layers": 2, "n_filters": 32}, {"n_layers": 2, "n_filters": 64}, {"n_layers": 2, "n_filters": 128},
+            {"n_layers": 2, "n_filters": 32}, {"n_layers": 2, "n_filters": 96}, {"n_layers": 2, "n_filters": 192},
         ),
         "batch_normalization": True,
         "n_units": (256,),
+        "dropout": 0.25,
     },
 }
 
@@ -55,93 +56,215 @@ METAPARAMETERS = {
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=21):
     """Return an R-CNN as a `keras.Model`: warped regions (N, H, W, C) to class probabilities (N, n_classes).
 
+    Its layers "backbone" and "head" are models too: the stem, and the classifier.
+
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
-            {"n_layers", "n_filters"}, and optionally the other arguments of `learner` and `classifier`.
-        input_shape: (H, W, C), a fixed size; every group halves H and W.
+            {"n_layers", "n_filters"}, or `stem`, "alexnet"; and optionally the other arguments of `stem`, `learner` and
+            `classifier`.
+        input_shape: (H, W, C), a fixed size; every group halves H and W. AlexNet's is (227, 227, 3).
         n_classes: K + 1, the classes and, as class 0, the background; at least 2.
 
     Raises:
         ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    if not isinstance(metaparameters, dict) or not metaparameters.get("groups"):
-        raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
-    groups = metaparameters["groups"]
-    in_classifier = {name: value for name, value in metaparameters.items() if name in ("n_units", "dropout")}
-    in_learner = {name: value for name, value in metaparameters.items() if name not in in_classifier}
-    in_stem = {name: value for name, value in in_learner.items() if name != "groups"}
-    try:
-        inspect.signature(learner).bind(None, **in_learner)
-        for in_group in groups:
-            inspect.signature(group).bind(None, **in_group, **in_stem)
-        sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
-    except TypeError as error:
-        raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
-    if not all(isinstance(n, Integral) and n > 0 for n in sizes):
-        raise ValueError(f"n_layers, n_filters, n_units must be whole numbers of at least 1, got {metaparameters}")
-    if "n_units" in in_classifier:
-        in_classifier["n_units"] = [int(n) for n in in_classifier["n_units"]]  # numpy's too
-    if config.image_data_format() != "channels_last":
-        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
+    given = dict(metaparameters) if isinstance(metaparameters, dict) else metaparameters
+    kind = given.pop("stem", "vgg") if isinstance(given, dict) else "vgg"
+    if kind not in ("vgg", "alexnet"):
+        raise ValueError(f"stem must be vgg or alexnet, got {kind!r}")
+    make_stem = {"vgg": stem, "alexnet": alexnet_stem}[kind]
+    in_stem, in_learner, in_head = arguments_of(given, make_stem, learner, classifier)
+    smallest = {"vgg": 2 ** len(in_stem.get("groups", ())), "alexnet": 67}[kind]
+    check_shape(input_shape, smallest)
+    check_number("n_classes", n_classes, 2)
+
+    images = Input((None, None, input_shape[2]))
+    backbone = Model(images, make_stem(images, **in_stem), name="backbone")
+    images = Input(input_shape, name="images")
+    x = learner(backbone(images), **in_learner)
+    features = Input(x.shape[1:])
+    head = Model(features, classifier(features, int(n_classes), **in_head), name="head")
+    return Model(images, head(x)["classes"])
+
+
+def arguments_of(metaparameters, *functions):
+    """Return the metaparameters that belong to each function, a list of dictionaries; refuse invalid ones.
+
+    Raises:
+        ValueError: metaparameters are no dictionary, or have an unknown name, lack one, or have an invalid number.
+    """
+    if not isinstance(metaparameters, dict):
+        raise ValueError(f"metaparameters must be a dictionary, got {metaparameters!r}")
+    found, unknown = [], set(metaparameters)
+    for function in functions:
+        parameters = inspect.signature(function).parameters.items()
+        names = {name for name, parameter in parameters if parameter.default is not inspect.Parameter.empty}
+        names |= {"groups"} & set(dict(parameters))
+        found.append({name: value for name, value in metaparameters.items() if name in names})
+        unknown -= names
+        if "groups" in names and not metaparameters.get("groups"):
+            raise ValueError(f"metaparameters must have groups, got {metaparameters!r}")
+    if unknown:
+        raise ValueError(f"metaparameters are invalid: {', '.join(sorted(unknown))}, in {metaparameters}")
+    for in_group in metaparameters.get("groups", ()):
+        if set(in_group) != {"n_layers", "n_filters"}:
+            raise ValueError(f"each of groups must have n_layers and n_filters, got {in_group}")
+        for name, value in in_group.items():
+            check_number(name, value)
+    for name in ("pool_size", "pooled_size", "n_filters"):
+        if name in metaparameters:
+            check_number(name, metaparameters[name])
+    for value in metaparameters.get("n_units", ()):
+        check_number("n_units", value)
+    return found
+
+
+def check_number(name, value, least=1):
+    """Refuse what is not a whole number of at least `least`."""
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_shape(input_shape, smallest):
+    """Refuse a shape of images that is not (H, W, C), of a fixed size that is large enough."""
     if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
-    if min(input_shape[:2]) < 2 ** len(groups):
-        raise ValueError(f"height and width must be at least {2 ** len(groups)}, got {input_shape[:2]}")
-    if not isinstance(n_classes, Integral) or n_classes < 2:
-        raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
+    if min(input_shape[:2]) < smallest:
+        raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
+    if config.image_data_format() != "channels_last":
+        raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
 
-    inputs = Input(input_shape, name="images")
-    x = stem(inputs, groups[0]["n_filters"], **in_stem)
-    x = learner(x, **in_learner)
-    outputs = classifier(x, int(n_classes), **in_classifier)
-    return Model(inputs, outputs)
+
+def stem(inputs, groups, batch_normalization=False):
+    """All convolutions of a VGG: images (N, H, W, C) to feature maps (N, H / 2^(groups - 1), W / ..., n_filters).
+
+    Args:
+        inputs: images (N, H, W, C).
+        groups: a tuple of {"n_layers", "n_filters"}; the pooling of the last is left out, it is the learner's.
+        batch_normalization: whether batch normalization follows each convolution.
+    """
+    x = inputs
+    for metaparameters in groups[:-1]:
+        x = group(x, **metaparameters, batch_normalization=batch_normalization)
+        x = layers.MaxPooling2D(2, strides=2)(x)
+    return group(x, **groups[-1], batch_normalization=batch_normalization)
+
+
+def group(x, n_layers, n_filters, batch_normalization=False):
+    """3x3 convolutions: (N, H, W, C) -> (N, H, W, n_filters). VGG paper, section 2.1."""
+    for _ in range(n_layers):
+        x = conv_relu(x, n_filters, batch_normalization)
+    return x
+
+
+def alexnet_stem(inputs):
+    """The five convolutions of AlexNet: images (N, 227, 227, 3) to feature maps (N, 13, 13, 256).
+
+    Krizhevsky et al. 2012, figure 2, in the form of R-CNN's released code: pooling before normalization. The second,
+    fourth and fifth convolution see half of the channels with each half of their filters: the paper's two GPUs.
+    """
+    x = conv(inputs, 96, 11, strides=4, padding="valid")  # (N, 55, 55, 96)
+    x = layers.MaxPooling2D(3, strides=2)(x)  # (N, 27, 27, 96)
+    x = local_response_normalization(x)
+    x = two_groups(x, 256, 5)  # (N, 27, 27, 256)
+    x = layers.MaxPooling2D(3, strides=2)(x)  # (N, 13, 13, 256)
+    x = local_response_normalization(x)
+    x = conv(x, 384, 3)  # (N, 13, 13, 384)
+    x = two_groups(x, 384, 3)
+    return two_groups(x, 256, 3)  # (N, 13, 13, 256)
+
+
+def conv(x, n_filters, kernel_size, strides=1, padding="same"):
+    """Convolution and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    return layers.Conv2D(
+        n_filters, kernel_size, strides, padding, activation="relu", kernel_initializer="he_normal"
+    )(x)
+
+
+def two_groups(x, n_filters, kernel_size):
+    """Two convolutions side by side, each of half of the channels: (N, H, W, C) -> (N, H, W, n_filters)."""
+    half = x.shape[-1] // 2
+    parts = [conv(part, n_filters // 2, kernel_size) for part in (x[..., :half], x[..., half:])]
+    return layers.Concatenate()(parts)
+
+
+def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
+    """Divide each channel by a power of the squares of its neighbors: (N, H, W, C), the same shape.
+
+    Krizhevsky et al. 2012, section 3.3, with the constants of the released code: alpha is divided by the number of
+    neighbors, and 1 is added.
+    """
+    n_channels, reach = x.shape[-1], size // 2
+    squares = ops.pad(ops.square(x), ((0, 0), (0, 0), (0, 0), (reach, reach)))
+    total = sum(squares[..., i : i + n_channels] for i in range(size))
+    return x / (1 + alpha / size * total) ** beta
+
+
+def learner(x, pool_size=2):
+    """The last pooling: feature maps (N, H, W, C) to pool5 (N, H / 2, W / 2, C), all that the classifier sees."""
+    return layers.MaxPooling2D(pool_size, strides=2)(x)
+
+
+def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
+    """Dense layers with dropout, then a softmax.
+
+    Args:
+        x: the learner's feature maps (N, H, W, C).
+        n_classes: K + 1, the classes and, as class 0, the background.
+        n_units: the widths of the dense layers before the last.
+        dropout: the share of their units that is dropped in training.
+
+    Returns:
+        {"classes": (N, K + 1), probabilities, "features": (N, the last of n_units), those of fc7 that the support
+        vector machines take}.
+    """
+    x = layers.Flatten()(x)
+    for i, n in enumerate(n_units, start=6):
+        x = layers.Dense(int(n), activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
+        x = layers.Dropout(dropout)(x)
+    outputs = layers.Dense(n_classes, activation="softmax", name="classes")(x)
+    return {"classes": outputs, "features": x}
 
 
 def with_linear_models(network, n_classes):
-    """Put linear models in place of the last layer: one support vector machine and one box regressor for each class.
+    """Put linear models on the features: one support vector machine and one box regressor for each class.
 
     Args:
-        network: a model of build.
+        network: a model of build, whose layers the result shares.
         n_classes: K, without the background.
 
     Returns:
         A model of regions (N, H, W, C), of their "scores" (N, K), those of the support vector machines, "deltas"
-        (N, K, 4), of the box that a region of each class would have, and the features that these are made of: "fc7",
-        the last but one dense layer, and "pool5", the flat feature maps.
+        (N, K, 4), of the box that a region of each class would have, and the features that these are made of: "fc7"
+        and, flat, "pool5".
     """
-    (flatten,) = (layer for layer in network.layers if isinstance(layer, layers.Flatten))
-    pool5, fc7 = flatten.output, network.layers[-1].input
+    backbone, pooling, head = network.layers[1:]
+    images = Input(network.input_shape[1:], name="images")
+    x = pooling(backbone(images))
+    pool5, fc7 = layers.Flatten()(x), head(x)["features"]
     scores = layers.Dense(n_classes, name="scores")(fc7)
     deltas = layers.Reshape((n_classes, 4))(layers.Dense(4 * n_classes, name="deltas")(pool5))
-    return Model(network.input, {"scores": scores, "deltas": deltas, "fc7": fc7, "pool5": pool5})
+    return Model(images, {"scores": scores, "deltas": deltas, "fc7": fc7, "pool5": pool5})
 
 
-def warp(image, regions, size=224, padding=16):
+def warp(image, regions, mean, size=227, context=16 / 227):
     """Cut regions out of an image and bring each to size x size pixels, whatever its shape: appendix A of the paper.
 
-    A region becomes the inner size - 2 padding pixels; around it is as much of the image as falls on the rest, and the
-    mean color where there is no image.
+    Around each region is as much of the image as falls on the context, and the mean, which is subtracted later, where
+    there is no image.
 
     Args:
-        image: (H, W, C) uint8.
+        image: (H, W, C), pixels 0 to 255.
         regions: (R, 4), "xyxy" in pixels; one without area becomes the color of its place.
+        mean: of each channel over the training images, (C,).
         size: height and width of the results in pixels.
-        padding: the width of the context in pixels of the results.
+        context: its width, as a share of the size; the paper's is 16 of 227 pixels.
 
     Returns:
-        (R, size, size, C) uint8.
-
-    Raises:
-        ValueError: image or regions have another shape, or the padding leaves no pixel for the region.
+        (R, size, size, C) float32, pixels 0 to 255.
     """
-    if np.ndim(image) != 3 or np.ndim(regions) != 2 or np.shape(regions)[1] != 4:
-        given = f"{np.shape(image)} and {np.shape(regions)}"
-        raise ValueError(f"warp needs an image (H, W, C) and regions (R, 4), got {given}")
-    regions = np.asarray(regions)
-    if not 0 <= 2 * padding < size:
-        raise ValueError(f"padding must be 0 to less than half of size {size}, got {padding}")
-    (height, width), mean = image.shape[:2], image.mean((0, 1))
-    position = (np.arange(size) + 0.5 - padding) / (size - 2 * padding)  # 0 and 1 are the edges of the region
+    height, width = image.shape[:2]
+    position = ((np.arange(size) + 0.5) / size - context) / (1 - 2 * context)  # 0 and 1 are the edges of the region
     start, end = regions[:, :2, None], regions[:, 2:, None]
     x, y = np.moveaxis(start + position * (end - start) - 0.5, 1, 0)  # (R, size) each; pixel 0 has its center at 0
     in_image = ((y > -0.5) & (y < height - 0.5))[:, :, None] & ((x > -0.5) & (x < width - 0.5))[:, None, :]
@@ -156,113 +279,7 @@ def warp(image, regions, size=224, padding=16):
     above = at(top, left) * (1 - to_right) + at(top, left + 1) * to_right
     below = at(top + 1, left) * (1 - to_right) + at(top + 1, left + 1) * to_right
     warped = above * (1 - to_bottom) + below * to_bottom
-    return np.where(in_image[..., None], warped, mean).round().astype("uint8")
-
-
-def train_svm(positives, negatives, rng, n_rounds=2, C=1e-3, positive_weight=2):
-    """Train the support vector machine of one class, with hard negative mining: section 2.3 of the paper.
-
-    There are too many negatives to train on all: it begins with as many as there are positives, and in every round
-    takes in those that it gets wrong or nearly so, and lets go those that it no longer needs. Margins, weights and the
-    scale of the features are those of the released code.
-
-    Args:
-        positives, negatives: features (P, F) and (M, F).
-        rng: a generator of random numbers, for the first negatives.
-        n_rounds: how often negatives are mined; the paper finds one pass enough.
-        C: how much an example counts against the size of the kernel.
-        positive_weight: how much more a positive counts.
-
-    Returns:
-        Kernel (F,) and bias, such that features @ kernel + bias is above 0 for objects of the class. A class without
-        positives gets a kernel of 0 and a bias of -1.
-    """
-    n_features = positives.shape[1]
-    if not len(positives) or not len(negatives):
-        return np.zeros(n_features, "float32"), 1.0 if len(positives) else -1.0
-    scale = 20 / max(np.linalg.norm(np.concatenate([positives, negatives[:10_000]]), axis=1).mean(), 1e-6)
-    chosen = np.zeros(len(negatives), bool)
-    chosen[rng.permutation(len(negatives))[: len(positives)]] = True
-    for _ in range(1 + n_rounds):
-        x = scale * np.concatenate([positives, negatives[chosen]])
-        y = np.where(np.arange(len(x)) < len(positives), 1.0, -1.0)
-        kernel, bias = fit_svm(x, y, C * np.where(y > 0, positive_weight, 1))
-        scores = scale * (negatives @ kernel) + bias
-        chosen = (chosen & (scores >= -1.2)) | (scores > -1.0001)
-    return (scale * kernel).astype("float32"), float(bias)
-
-
-def fit_svm(x, y, costs):
-    """Find the kernel and bias of the least |kernel|^2 / 2 + sum of costs max(0, 1 - y (x @ kernel + bias))^2.
-
-    For the examples on the wrong side of their margin that is a sum of squares, for the others 0: so solve the least
-    squares of the former, see which are on the wrong side now, and again until these are the same (Newton's method;
-    Chapelle 2007, "Training a Support Vector Machine in the Primal").
-
-    Args:
-        x, y, costs: features (N, F), 1 or -1 (N,), and what an error costs (N,).
-    """
-    x = np.concatenate([x, np.ones((len(x), 1))], 1)  # the last weight is the bias
-    size = np.diag(np.append(np.ones(x.shape[1] - 1), 1e-9))  # of the bias next to nothing
-    weights, wrong = np.zeros(x.shape[1]), np.ones(len(x), bool)
-    for _ in range(50):
-        squares = 2 * x[wrong].T * costs[wrong]
-        weights = np.linalg.solve(size + squares @ x[wrong], squares @ y[wrong])
-        before, wrong = wrong, y * (x @ weights) < 1
-        if (wrong == before).all():
-            break
-    return weights[:-1], weights[-1]
-
-
-def fit_box_regressor(features, deltas, ridge=1000.0):
-    """Find the linear map from features to deltas by ridge regression: appendix C of the paper, in closed form.
-
-    Args:
-        features: (P, F), of regions that overlap an object of one class by an IoU of more than 0.6.
-        deltas: (P, 4), of the object's box as seen from the region.
-        ridge: lambda, what a unit of the squared kernel costs.
-
-    Returns:
-        Kernel (F, 4) and bias (4,); 0 without any region.
-    """
-    x = np.concatenate([features, np.ones((len(features), 1))], 1)  # the released code has the bias as a feature
-    solution = np.linalg.solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ deltas)
-    return solution[:-1].astype("float32"), solution[-1].astype("float32")
-
-
-# Copied from vgg/vgg.py
-def stem(inputs, n_filters=64, batch_normalization=False):
-    """The first convolution: images (N, H, W, C) to feature maps (N, H, W, n_filters)."""
-    x = conv_relu(inputs, n_filters, batch_normalization)
-    return layers.Identity()(x)  # marks the end of the stem
-
-
-# Copied from vgg/vgg.py
-def learner(x, groups, batch_normalization=False):
-    """The groups in a row; each halves height and width.
-
-    Args:
-        x: the stem's feature maps (N, H, W, C).
-        groups: a tuple of {"n_layers", "n_filters"}; the stem is the first group's first convolution.
-        batch_normalization: whether batch normalization follows each convolution.
-
-    Returns:
-        Feature maps (N, H / 2^groups, W / 2^groups, n_filters of the last group), ready for any head.
-    """
-    first, *rest = groups
-    x = group(x, first["n_layers"] - 1, first["n_filters"], batch_normalization)
-    for metaparameters in rest:
-        x = group(x, **metaparameters, batch_normalization=batch_normalization)
-    return x
-
-
-# Copied from vgg/vgg.py
-def group(x, n_layers, n_filters, batch_normalization=False):
-    """3x3 convolutions, then a max pooling: (N, H, W, C) -> (N, H / 2, W / 2, n_filters). Section 2.1."""
-    for _ in range(n_layers):
-        x = conv_relu(x, n_filters, batch_normalization)
-    x = layers.MaxPooling2D(2, strides=2)(x)
-    return layers.Identity()(x)  # marks the end of the group
+    return np.where(in_image[..., None], warped, mean).astype("float32")
 
 
 # Copied from vgg/vgg.py
@@ -272,20 +289,3 @@ def conv_relu(x, n_filters, batch_normalization=False):
     if batch_normalization:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
-
-
-# Copied from vgg/vgg.py
-def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
-    """Flatten, then dense layers with dropout: (N, H, W, C) -> class probabilities (N, n_classes).
-
-    Args:
-        x: feature maps of a fixed size, since the first dense layer has a weight for each of their values.
-        n_classes: how many classes.
-        n_units: the widths of the dense layers before the last.
-        dropout: the share of their units that is dropped in training.
-    """
-    x = layers.Flatten()(x)
-    for n in n_units:
-        x = layers.Dense(n, activation="relu", kernel_initializer="he_normal")(x)
-        x = layers.Dropout(dropout)(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)

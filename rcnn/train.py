@@ -1,7 +1,8 @@
 """Train R-CNN, Fast R-CNN or Faster R-CNN on scenes made of CIFAR-10's images.
 
     python rcnn/train.py --data synthetic --limit 500 --epochs 2    # a minute, no network
-    python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, up to an hour
+    python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, 45 minutes on 2 cores
+    python rcnn/train.py --joint                                    # all of it in one step, after the pre-training
     python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search
 
 --epochs and --learning-rate are those of every step after the pre-training, --batch-size counts scenes.
@@ -12,30 +13,36 @@ import json
 import time
 
 import keras
+import numpy as np
+from keras import Input, Model, layers
 
 import data
 import detect
 import evaluate
+import fast_rcnn
+import faster_rcnn
+import figures
+import joint
+import linear_models
+import rcnn
 import report
 import run
-import training
+import steps
+import targets
 from scenes import make_scenes
 
-# name: the function that trains it, step by step
-MODELS = {
-    "rcnn": training.train_rcnn,
-    "fast_rcnn": training.train_fast_rcnn,
-    "faster_rcnn": training.train_faster_rcnn,
-}
-
 MODEL = "faster_rcnn"  # the fastest of the three, and without selective search
-EPOCHS = {"rcnn": 2, "fast_rcnn": 6, "faster_rcnn": 6}  # of every step after the pre-training; R-CNN's take longer
-BATCH_SIZE = 2  # scenes, and 64 regions of each: the paper of Fast R-CNN, section 2.3
-LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates
-PRETRAINING_EPOCHS = 5  # on single images, as in the papers on those of ImageNet
-PRETRAINING_RATE = 0.1  # as in the other folders
-N_SCENES = {"training": 1000, "validation": 100, "test": 500}  # the last two at most, as many as --scenes
-# The other hyperparameters stand in training.py, beside the steps.
+EPOCHS = {"rcnn": 2, "fast_rcnn": 2, "faster_rcnn": 2}  # of every step after the pre-training
+BATCH_SIZE = 2  # scenes, and 64 regions of each: section 2.3 of Fast R-CNN
+LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
+PRETRAINING_EPOCHS = 8  # on single images, as in the papers on those of ImageNet
+PRETRAINING_RATE = 0.03  # with the other folders' 0.1 it learns more slowly: the head has no batch normalization
+PRETRAINING_BATCH = 128
+N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 2000}  # to train on; R-CNN takes longest for each
+N_VALIDATION, N_TEST = 100, 500  # at most, as many as to train on
+N_PROPOSALS = 300  # of the region proposal network, to train on; the paper has 2,000
+SIZE = 32  # of a region warped for R-CNN in pixels: those of the images of the pre-training
+FAST_BACKGROUND, FASTER_BACKGROUND = 0.1, 0.0  # the least IoU with an object that makes a region background
 
 
 @run.errors_as_sentences
@@ -46,36 +53,32 @@ def main():
     run.start(args)
     scenes = make_splits(splits, args.scenes, args.seed)
     model, seconds = train(args, splits, scenes, len(classes))
-    found = {}
-    for name in ("validation", "test"):
-        print(f"Detections in the {name} scenes")
-        found[name] = detect.detect(model, scenes[name][0])
-    scores = report.facts(model, scenes["training"][0], classes) | {"seconds": round(seconds, 1)}
+    found = {name: detect.detect_all(model, scenes[name][0], name) for name in ("validation", "test")}
+    scores = report.facts(model, splits["training"][0], classes) | {"seconds": round(seconds, 1)}
     scores |= evaluate.detection_scores(found, scenes, classes)
-    history = training.read_history(args)
-    figures = {
-        "curves.png": evaluate.loss_curves(history),
-        "detections.png": evaluate.detections(*scenes["test"], found["test"][0], classes, *evaluate.DRAWN[args.model]),
-    }
-    report.write(args, history, scores, figures)
-    print(f"mAP at IoU 0.5 {scores['map_50']:.1%} on {scores['test_scenes']} test scenes, in "
-          f"{sum(scores['seconds_per_image'].values()):.3f} s a scene; {scores['proposals_per_image']:.0f} proposals "
-          f"find {scores['proposal_recall']:.1%} of the objects.")
+    history = steps.read_history(args)
+    report.write(args, history, scores, figures.of_run(model, history, scenes["test"], found["test"], classes))
+    print(f"mAP at IoU 0.5 {scores['map_50']:.1%} on {scores['test_scenes']} test scenes; "
+          f"{scores['proposals_per_image']:.0f} proposals find {scores['proposal_recall']:.1%} of the objects.")
 
 
 def arguments():
     """Return the arguments of the command line; a wrong one, or a run that is finished, ends the program here."""
     parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    flag, n_scenes = parser.add_argument, N_SCENES["training"]
+    flag = parser.add_argument
+    flag("--joint", action="store_true", help="train the parts of Faster R-CNN together; default: in four steps")
     flag("--pretraining-epochs", metavar="N", type=run.whole(1), default=PRETRAINING_EPOCHS,
          help=f"default {PRETRAINING_EPOCHS}: on single images, as in the papers on those of ImageNet")
     flag("--pretraining-rate", metavar="X", type=run.positive, default=PRETRAINING_RATE,
-         help=f"default {PRETRAINING_RATE}: the highest; for a few hundred updates 0.03 is better")
+         help=f"default {PRETRAINING_RATE}: the highest")
     flag("--scenes", metavar="N", type=run.whole(1, 100_000),
-         help=f"train on N scenes; default {n_scenes}, or a tenth of --limit if that is fewer")
-    limit = parser.parse_known_args()[0].limit  # before run.parse, which compares the settings with an earlier run's
-    parser.set_defaults(scenes=min(n_scenes, max(2, limit // 10)) if limit else n_scenes)
-    args = run.parse(parser)
+         help=f"train on N scenes; default {run.listed(N_SCENES)}, or a tenth of --limit if that is fewer")
+    given, _ = parser.parse_known_args()  # before run.parse, which compares the settings with an earlier run's
+    n_scenes = N_SCENES[given.model]
+    parser.set_defaults(scenes=min(n_scenes, max(2, given.limit // 10)) if given.limit else n_scenes)
+    if given.joint and given.model != "faster_rcnn":
+        parser.error(f"--joint is for faster_rcnn, got --model {given.model}")
+    args = run.parse(parser, folder=lambda args: args.model + "_joint" * args.joint)
     if args.batch_size > args.scenes:
         parser.error(f"--batch-size must be at most {args.scenes}, the scenes to train on, got {args.batch_size}")
     return args
@@ -86,10 +89,8 @@ def make_splits(splits, n_scenes, seed):
 
     The seeds differ too, or the splits would share their canvases.
     """
-    numbers = N_SCENES | {"training": n_scenes}
-    return {
-        name: make_scenes(*splits[name], min(n, n_scenes), 3 * seed + i) for i, (name, n) in enumerate(numbers.items())
-    }
+    numbers = {"training": n_scenes, "validation": min(N_VALIDATION, n_scenes), "test": min(N_TEST, n_scenes)}
+    return {name: make_scenes(*splits[name], n, 3 * seed + i) for i, (name, n) in enumerate(numbers.items())}
 
 
 def train(args, splits, scenes, n_classes):
@@ -106,14 +107,193 @@ def train(args, splits, scenes, n_classes):
     start = time.perf_counter()
     try:
         if not (args.output / "model.keras").exists():
-            pixels = scenes["training"][0]
-            mean, variance = pixels.mean((0, 1, 2)), pixels.var((0, 1, 2))
-            model = MODELS[args.model](args, splits, scenes, n_classes, mean, variance)
-            run.write_whole(args.output / "model.keras", model.save)
+            images, _ = splits["training"]
+            mean, variance = images.mean((0, 1, 2)), images.var((0, 1, 2))
+            network = MODELS[args.model](args, splits, scenes, n_classes, mean, variance)
+            network.name = args.model
+            run.write_whole(args.output / "model.keras", behind_pre_stem(network, mean, variance).save)
     finally:
         seconds = before + time.perf_counter() - start
         run.write_whole(clock, lambda path: path.write_text(json.dumps(seconds)))
     return keras.saving.load_model(args.output / "model.keras"), seconds
+
+
+def train_rcnn(args, splits, scenes, n_classes, mean, variance):
+    """Pre-train, propose, fine-tune on warped regions, then fit linear models to the features."""
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
+    proposals = {name: steps.search(args, name, scenes[name][0]) for name in ("training", "validation")}
+    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], (SIZE, SIZE, 3), 1 + n_classes)
+    begin_with(network, pretrained)
+    training, validation = (
+        targets.warped_batches(*scenes[name], proposals[name], mean, SIZE, args.batch_size, seed)
+        for name, seed in (("training", args.seed), ("validation", None))
+    )
+    model = behind_pre_stem(network, mean, variance)
+    steps.fit(args, "fine-tuning", network, model, training, validation, "sparse_categorical_crossentropy")
+
+    detector = rcnn.with_linear_models(network, n_classes)
+    model = behind_pre_stem(detector, mean, variance)
+
+    def features(scene, regions):
+        outputs = model.predict_on_batch(rcnn.warp(scene, regions, mean, SIZE))
+        return outputs["fc7"], outputs["pool5"]
+
+    kept = args.output / "backup" / "linear_models.weights.h5"
+    if kept.exists():
+        detector.load_weights(kept)
+    else:
+        rng = np.random.default_rng(args.seed)
+        linear_models.fit_linear_models(
+            detector, features, scenes["training"], proposals["training"], n_classes, rng
+        )
+        run.write_whole(kept, detector.save_weights)
+    return detector
+
+
+def train_fast_rcnn(args, splits, scenes, n_classes, mean, variance):
+    """Pre-train, propose, then train the whole network on the regions of a few scenes a step."""
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
+    proposals = {name: steps.search(args, name, scenes[name][0]) for name in ("training", "validation")}
+    shape = scenes["training"][0].shape[1:]
+    network = fast_rcnn.build(fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"], shape, 1 + n_classes, targets.N_REGIONS)
+    begin_with(network, pretrained)
+    fit_regions(args, "detector", network, scenes, proposals, FAST_BACKGROUND, mean, variance)
+    return fast_rcnn.resized(network, shape[:2], detect.N_PROPOSALS)  # as many regions as there will be
+
+
+def train_faster_rcnn(args, splits, scenes, n_classes, mean, variance):
+    """Pre-train, then the four alternating steps of section 3.2 of the paper, or all of it at once.
+
+    1. A region proposal network and its backbone. 2. A Fast R-CNN and its own backbone, on the proposals of the first.
+    3. Another region proposal network on the backbone of that, which is frozen. 4. The head of the Fast R-CNN, its
+    backbone frozen, on the proposals of the third. Now both have the same backbone, and are one network.
+    """
+    pretrained = pretrain(args, splits, n_classes, mean, variance)
+    shape = scenes["training"][0].shape[1:]
+    first, final = (
+        faster_rcnn.build(faster_rcnn.METAPARAMETERS["faster_rcnn_vgg8"], shape, 1 + n_classes) for _ in range(2)
+    )
+    if args.joint:
+        begin_with(final, pretrained)
+        joint.fit_together(args, final, scenes, N_PROPOSALS, mean, variance)
+        return final
+    detector = fast_rcnn.build(fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"], shape, 1 + n_classes, targets.N_REGIONS)
+    begin_with(first, pretrained)
+    begin_with(detector, pretrained)
+
+    fit_anchors(args, "1 region proposal network", first, scenes, mean, variance)
+    found = propose(first, scenes, mean, variance)
+    fit_regions(args, "2 detector", detector, scenes, found, FASTER_BACKGROUND, mean, variance)
+
+    copy(detector, final, "backbone")
+    for network in (detector, final):
+        network.get_layer("backbone").trainable = False
+    fit_anchors(args, "3 region proposal network", final, scenes, mean, variance)
+    found = propose(final, scenes, mean, variance)
+    fit_regions(args, "4 head", detector, scenes, found, FASTER_BACKGROUND, mean, variance)
+    copy(detector, final, "head")
+    final.get_layer("backbone").trainable = True
+    return final
+
+
+# name: the function that trains it, step by step
+MODELS = {"rcnn": train_rcnn, "fast_rcnn": train_fast_rcnn, "faster_rcnn": train_faster_rcnn}
+
+
+def pretrain(args, splits, n_classes, mean, variance):
+    """Train the small network of R-CNN to classify the single images, and return it."""
+    shape = splits["training"][0].shape[1:]
+    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], shape, n_classes)
+    images = Input(shape, name="images")
+    model = Model(images, network(augmentation(pre_stem(images, mean, variance))))
+    training = run.batches(splits["training"], PRETRAINING_BATCH, args.seed)
+    validation = run.batches(splits["validation"], PRETRAINING_BATCH)
+    loss = "sparse_categorical_crossentropy"
+    epochs, learning_rate = args.pretraining_epochs, args.pretraining_rate
+    steps.fit(args, "pre-training", network, model, training, validation, loss, learning_rate, epochs)
+    return network
+
+
+# Copied from vgg/train.py
+def pre_stem(images, mean, variance):
+    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+
+    Args:
+        images: the images.
+        mean, variance: of each channel over the training images, (C,).
+    """
+    return layers.Normalization(mean=mean, variance=variance, name="normalization")(images)
+
+
+# Copied from vgg/train.py
+def augmentation(x, shift=4.5 / 32):
+    """Flip half of the images and shift all: (N, H, W, C), the same shape. He et al. 2015, section 4.2.
+
+    Args:
+        x: normalized images, so that the zeros that fill the border are the mean color.
+        shift: the share of height and width; 4.5 of 32 rounds to -4 ... 4 pixels alike, as padding and cropping does.
+    """
+    x = layers.RandomFlip("horizontal")(x)
+    return layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(x)
+
+
+def behind_pre_stem(network, mean, variance):
+    """Return a model of images with pixels 0 to 255, and regions if the network takes some: pre-stem and network."""
+    if not isinstance(network.input, dict):
+        images = Input(network.input_shape[1:], name="images")
+        return Model(images, network(pre_stem(images, mean, variance)))
+    inputs = {name: Input(tensor.shape[1:], name=name) for name, tensor in network.input.items()}
+    return Model(inputs, network(inputs | {"images": pre_stem(inputs["images"], mean, variance)}))
+
+
+def begin_with(network, pretrained):
+    """Copy what a pre-trained network has learned: the backbone, and the first dense layer of the head."""
+    copy(pretrained, network, "backbone")
+    head, other = network.get_layer("head"), pretrained.get_layer("head")
+    copy(other, head, "fc6")
+
+
+def copy(source, target, name):
+    """Copy the weights of the layer of this name from one network into another."""
+    target.get_layer(name).set_weights(source.get_layer(name).get_weights())
+
+
+def propose(network, scenes, mean, variance):
+    """Return what the region proposal network of a Faster R-CNN proposes: {"training": [(P, 4), ...], ...}."""
+    proposals = network.get_layer("proposals").get_config() | {"n_proposals": N_PROPOSALS}
+    images = Input(network.input_shape[1:], name="images")
+    x = network.get_layer("backbone")(pre_stem(images, mean, variance))
+    model = Model(images, faster_rcnn.Proposals.from_config(proposals)(**network.get_layer("rpn")(x)))
+
+    def predict(x):
+        return list(model.predict(run.Batches(len(x), 4, lambda chosen, rng: (x[chosen],))))
+
+    print("Proposals for the training and validation scenes")
+    return {name: predict(scenes[name][0]) for name in ("training", "validation")}
+
+
+def fit_anchors(args, step, network, scenes, mean, variance):
+    """Train the region proposal network of a Faster R-CNN, and its backbone unless that is frozen: section 3.1.3."""
+    images = Input(network.input_shape[1:], name="images")
+    x = network.get_layer("backbone")(pre_stem(images, mean, variance))
+    model = Model({"images": images}, network.get_layer("rpn")(x))
+    anchors = network.get_layer("proposals").all_anchors()
+    training, validation = (
+        targets.anchor_batches(*scenes[name], anchors, args.batch_size, seed)
+        for name, seed in (("training", args.seed), ("validation", None))
+    )
+    steps.fit(args, step, network, model, training, validation, targets.anchor_losses())
+
+
+def fit_regions(args, step, network, scenes, proposals, background, mean, variance):
+    """Train the head of a Fast R-CNN on given regions, and its backbone unless that is frozen: section 2.3."""
+    n_classes = network.output["classes"].shape[2] - 1
+    model = behind_pre_stem(network, mean, variance)
+    training, validation = (
+        targets.region_batches(*scenes[name], proposals[name], n_classes, args.batch_size, seed, background)
+        for name, seed in (("training", args.seed), ("validation", None))
+    )
+    steps.fit(args, step, network, model, training, validation, targets.region_losses())
 
 
 if __name__ == "__main__":
