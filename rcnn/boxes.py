@@ -41,8 +41,8 @@ def area(boxes):
 def encode(anchors, boxes, deviations=(1, 1, 1, 1)):
     """Return where each box is, seen from its anchor: (tx, ty, tw, th), appendix C of the R-CNN paper.
 
-    tx and ty are the way from center to center in widths and heights of the anchor, tw and th the logarithms of how many
-    times as wide and high the box is.
+    tx and ty are the way from center to center in widths and heights of the anchor, tw and th the logarithms of how
+    many times as wide and high the box is.
 
     Args:
         anchors, boxes: (..., 4), all with an area.
@@ -54,8 +54,8 @@ def encode(anchors, boxes, deviations=(1, 1, 1, 1)):
 
 
 def decode(anchors, deltas, deviations=(1, 1, 1, 1)):
-    """Return the boxes (..., 4) that are at these deltas (..., 4) from their anchors (..., 4): the inverse of encode."""
-    deltas = deltas * ops.convert_to_tensor(deviations, "float32")
+    """Return the boxes (..., 4) at these deltas (..., 4) from their anchors (..., 4): the inverse of encode."""
+    deltas = ops.cast(deltas, "float32") * ops.convert_to_tensor(deviations, "float32")
     deltas = ops.concatenate([deltas[..., :2], ops.minimum(deltas[..., 2:], LARGEST)], -1)
     return bounding_boxes.decode_deltas_to_boxes(anchors, deltas, "xyxy", "xyxy", encoded_format="center_xywh")
 

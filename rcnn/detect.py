@@ -171,7 +171,7 @@ def rcnn_outputs(model, image, regions):
 
 def fast_rcnn_outputs(model, image, regions):
     """Return the probabilities (P, K + 1) and deltas (P, K + 1, 4) of Fast R-CNN for regions (P, 4)."""
-    n_missing = model.input["regions"].shape[1] - len(regions)
+    n_missing = model.input["regions"].shape[1] - len(regions)  # filled up with boxes without area
     inputs = {"images": image[None], "regions": np.pad(regions, ((0, n_missing), (0, 0)))[None]}
     outputs = model.predict_on_batch(inputs)
     return outputs["classes"][0, : len(regions)], outputs["deltas"][0, : len(regions)]

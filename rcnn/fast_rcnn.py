@@ -16,8 +16,8 @@ Trainable parameters: fast_rcnn_vgg16 134,690,729 with 21 classes, fast_rcnn_vgg
 among them.
 Differs from the paper: boxes of the background, which nobody trains, are there as in the released code. Pooling rounds
 down, Caffe's up: of 600x800 pixels it makes 38x50 cells. The dense layers and the convolutions start He-normal; all
-layers are trained, where the paper freezes the first two groups of VGG-16; every weight has the same learning rate, where
-the paper doubles it for biases; the deviations of the boxes are fixed numbers, where the paper measures them.
+layers are trained, where the paper freezes the first two groups of VGG-16; all weights have the same learning rate,
+where the paper doubles it for biases; the deviations of the boxes are fixed, where the paper measures them.
 fast_rcnn_vgg8, for scenes of 128x128 pixels, is not in the paper: its RoI pooling has 4x4 bins in place of the
 pooling that makes 4x4 of the 8x8 feature maps of a 32x32 image, so that it can begin with the weights of rcnn_vgg8
 trained on those.
@@ -90,7 +90,8 @@ def resized(network, image_size, n_regions):
         n_regions: R, the number of regions of each image.
     """
     backbone, pooling, head = (network.get_layer(name) for name in ("backbone", "roi_pooling", "head"))
-    images, regions = Input((*image_size, backbone.input_shape[3]), name="images"), Input((n_regions, 4), name="regions")
+    images = Input((*image_size, backbone.input_shape[3]), name="images")
+    regions = Input((n_regions, 4), name="regions")
     pooled = RoIPooling.from_config(pooling.get_config())(backbone(images), regions)
     return Model({"images": images, "regions": regions}, head(pooled), name=network.name)
 

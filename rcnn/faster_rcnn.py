@@ -15,9 +15,8 @@ arXiv:1506.01497, section 3, with the detector of Fast R-CNN, arXiv:1504.08083.
 
 Trainable parameters: faster_rcnn_vgg16 137,078,239 with 21 classes, faster_rcnn_vgg8 1,644,713 with 11, the
 background among them.
-Differs from the paper: what Fast R-CNN has, see fast_rcnn.py. Anchors are around the centers of the cells; those of the
-released code, which count the pixels from 0, are half a pixel off. Training in four steps has two images a batch, where
-the paper has one for the region proposal network. Both terms of that network's loss are divided by 256, as in the
+Differs from the paper: what Fast R-CNN has, see fast_rcnn.py. The region proposal
+network learns from two images a batch, where the paper has one. Both terms of its loss are divided by 256, as in the
 released code; equation 1 divides the boxes' by 240. faster_rcnn_vgg8, for scenes of 128x128 pixels, is not in the
 paper: its anchors are squares, as all objects of these scenes are.
 """

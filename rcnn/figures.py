@@ -1,10 +1,9 @@
 """The pictures of a run: losses, one scene on its way through Faster R-CNN, detections, precision, mistakes."""
 
 import numpy as np
-from keras import Model, ops
+from keras import Model
 from matplotlib.figure import Figure
 
-import boxes
 import evaluate
 from faster_rcnn import Proposals
 
@@ -73,28 +72,28 @@ def one_scene(model, scene, found, classes):
     outputs = Model(model.input, {"maps": feature_maps, "before": everything(**anchors), **anchors}).predict_on_batch(
         scene[None]
     )
-    (height, width, n_channels), n_anchors = outputs["maps"].shape[1:], len(proposals.anchors)
+    (height, width, _), n_anchors = outputs["maps"].shape[1:], len(proposals.anchors)
     objectness = outputs["objectness"][0, :, 1].reshape(height, width, n_anchors).max(-1)
     pooling = network.get_layer("roi_pooling")
     score = DRAWN["faster_rcnn"][1]
 
-    figure = Figure(figsize=(12.6, 8.8), layout="constrained")
+    figure = Figure(figsize=(8.4, 6.3), layout="constrained")
     panels = figure.subplots(2, 3).flat
     for axes in panels:
         axes.axis("off")
     y, x = np.unravel_index(objectness.argmax(), objectness.shape)
     of_cell = proposals.all_anchors().reshape(height, width, n_anchors, 4)[y, x]
     draw_boxes(panels[0], scene, of_cell, [""] * n_anchors, COLORS)
-    panels[0].set_title(f"1. the {n_anchors} anchors of one of {height}x{width} cells")
+    panels[0].set_title(f"1. the {n_anchors} anchors of one cell", fontsize=9)
     picture = panels[1].imshow(objectness, cmap="viridis", vmin=0, vmax=1)
     figure.colorbar(picture, ax=panels[1], shrink=0.7)
-    panels[1].set_title("2. objectness of the best anchor of each cell")
+    panels[1].set_title("2. objectness of each cell", fontsize=9)
     best = outputs["before"][0, :50]
     draw_boxes(panels[2], scene, best, [""] * len(best), [COLORS[1]] * len(best))
-    panels[2].set_title("3. the 50 best proposals before suppression")
+    panels[2].set_title("3. the 50 best boxes before suppression", fontsize=9)
     best = found["regions"][:10]
     draw_boxes(panels[3], scene, best, [""] * len(best), [COLORS[1]] * len(best))
-    panels[3].set_title("4. the 10 best after it")
+    panels[3].set_title("4. the 10 best after it: proposals", fontsize=9)
     region = found["regions"][0]
     panels[4].imshow(outputs["maps"][0].mean(-1), cmap="gray")
     edges = np.floor(region * pooling.scale + 0.5)
@@ -103,16 +102,16 @@ def one_scene(model, scene, found, classes):
         across, down = x1 + i * (x2 - x1) / pooling.size, y1 + i * (y2 - y1) / pooling.size
         panels[4].plot([across, across], [y1, y2], color=COLORS[1])
         panels[4].plot([x1, x2], [down, down], color=COLORS[1])
-    panels[4].set_title(f"5. {pooling.size}x{pooling.size} bins of the best, on the mean of {n_channels} feature maps")
+    panels[4].set_title(f"5. the best on the feature maps, in {pooling.size}x{pooling.size} bins", fontsize=9)
     draw_detections(panels[5], scene, found, classes, score)
-    panels[5].set_title(f"6. detections, probability of at least {score:g}")
+    panels[5].set_title(f"6. detections, probability at least {score:g}", fontsize=9)
     return figure
 
 
 def detections(scenes, truths, found, classes, name):
     """Return a figure of the first 6 scenes in pairs: on the left the objects, on the right the detections."""
     score, least = DRAWN[name]
-    figure = Figure(figsize=(12.6, 9.6), layout="constrained")
+    figure = Figure(figsize=(8.4, 6.9), layout="constrained")
     means = ", a margin of a support vector machine" if name == "rcnn" else ""
     figure.suptitle(f"test scenes: left the objects, right the detections with a {score} of at least {least:g}{means}")
     pairs = figure.subplots(3, 4).flat
@@ -152,7 +151,7 @@ def draw_boxes(axes, image, found, texts, colors):
     taken = []  # (left, bottom, right) of the texts
     for box, text, color in zip(found, texts, colors, strict=False):
         x1, y1, x2, y2 = box - 0.5  # matplotlib has the center of the first pixel at 0
-        axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=color, linewidth=1.5)
+        axes.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], color=color, linewidth=1.2)
         if not text:
             continue
         length = letter * (len(text) + 1)
@@ -160,7 +159,7 @@ def draw_boxes(axes, image, found, texts, colors):
         while any(abs(y - bottom) < line and left < x + length and x < right for left, bottom, right in taken):
             y += line / 4
         taken.append((x, y, x + length))
-        axes.text(x, y - 0.01 * height, text, fontsize=7.5, color="black", parse_math=False, clip_on=True,
+        axes.text(x, y - 0.01 * height, text, fontsize=6.5, color="black", parse_math=False, clip_on=True,
                   bbox={"facecolor": color, "edgecolor": "none", "pad": 1, "alpha": 0.8})
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 

@@ -42,7 +42,7 @@ def head_targets(regions, truth, kinds, n_classes, seed):
         seed: of the choice.
 
     Returns:
-        Targets {"classes": (N, R), "deltas": (N, R, K + 1, 4)} and weights {"classes": (N, R), "deltas": (N, R, K + 1)}.
+        Targets {"classes": (N, R), "deltas": (N, R, K + 1, 4)}, weights {"classes": (N, R), "deltas": (N, R, K + 1)}.
     """
     overlap = boxes.iou(regions, truth)  # (N, R, M)
     best, which = ops.max(overlap, -1), ops.argmax(overlap, -1)

@@ -68,18 +68,15 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=21):
     Raises:
         ValueError: metaparameters, input_shape or n_classes are invalid.
     """
-    given = dict(metaparameters) if isinstance(metaparameters, dict) else metaparameters
-    kind = given.pop("stem", "vgg") if isinstance(given, dict) else "vgg"
-    if kind not in ("vgg", "alexnet"):
-        raise ValueError(f"stem must be vgg or alexnet, got {kind!r}")
-    make_stem = {"vgg": stem, "alexnet": alexnet_stem}[kind]
-    in_stem, in_learner, in_head = arguments_of(given, make_stem, learner, classifier)
-    smallest = {"vgg": 2 ** len(in_stem.get("groups", ())), "alexnet": 67}[kind]
-    check_shape(input_shape, smallest)
+    convolutions, given = stem, metaparameters
+    if isinstance(metaparameters, dict) and metaparameters.get("stem") == "alexnet":
+        convolutions, given = alexnet_stem, {name: metaparameters[name] for name in metaparameters if name != "stem"}
+    in_stem, in_learner, in_head = arguments_of(given, convolutions, learner, classifier)
+    check_shape(input_shape, 2 ** len(in_stem["groups"]) if in_stem else 67)
     check_number("n_classes", n_classes, 2)
 
     images = Input((None, None, input_shape[2]))
-    backbone = Model(images, make_stem(images, **in_stem), name="backbone")
+    backbone = Model(images, convolutions(images, **in_stem), name="backbone")
     images = Input(input_shape, name="images")
     x = learner(backbone(images), **in_learner)
     features = Input(x.shape[1:])
@@ -105,15 +102,17 @@ def arguments_of(metaparameters, *functions):
         if "groups" in names and not metaparameters.get("groups"):
             raise ValueError(f"metaparameters must have groups, got {metaparameters!r}")
     if unknown:
-        raise ValueError(f"metaparameters are invalid: {', '.join(sorted(unknown))}, in {metaparameters}")
+        raise ValueError(f"metaparameters are invalid: {', '.join(sorted(map(str, unknown)))}, in {metaparameters}")
+    for name in {"groups", "n_units"} & set(metaparameters):
+        if not isinstance(metaparameters[name], (tuple, list)):
+            raise ValueError(f"{name} must be a tuple, got {metaparameters[name]!r}")
     for in_group in metaparameters.get("groups", ()):
-        if set(in_group) != {"n_layers", "n_filters"}:
-            raise ValueError(f"each of groups must have n_layers and n_filters, got {in_group}")
+        if not isinstance(in_group, dict) or set(in_group) != {"n_layers", "n_filters"}:
+            raise ValueError(f"each of groups must have n_layers and n_filters, got {in_group!r}")
         for name, value in in_group.items():
             check_number(name, value)
-    for name in ("pool_size", "pooled_size", "n_filters"):
-        if name in metaparameters:
-            check_number(name, metaparameters[name])
+    for name in {"pool_size", "pooled_size", "n_filters"} & set(metaparameters):
+        check_number(name, metaparameters[name])
     for value in metaparameters.get("n_units", ()):
         check_number("n_units", value)
     return found

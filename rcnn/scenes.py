@@ -1,7 +1,9 @@
-"""Scenes to detect objects in: a few images of CIFAR-10, small and large, on a canvas of noise."""
+"""Scenes to detect objects in: a few images of CIFAR-10, small and large, on a canvas of noise; and single ones."""
 
 import numpy as np
 from keras import ops
+
+import run
 
 N_OBJECTS = (1, 4)  # in a scene, at least and at most
 SCALES = (0.75, 2.0)  # of an image, at least and at most
@@ -86,6 +88,37 @@ def canvases(indices, seed, size, n_channels):
         smooth.append(rng.uniform(0, 255, (5, 5, n_channels)))
         grain = rng.integers(size // 16, size // 2 + 1)  # from patches of 16 pixels to those of 2
         noise = rng.normal(0, rng.uniform(5, 40), (grain, grain, n_channels)).astype("float32")
-        texture.append(ops.convert_to_numpy(ops.image.resize(noise, (size, size), interpolation="nearest")))
+        nearest = ((np.arange(size) + 0.5) * grain / size).astype(int)
+        texture.append(noise[nearest[:, None], nearest])
     smooth = ops.image.resize(np.array(smooth, "float32"), (size, size), interpolation="bicubic")
     return (ops.convert_to_numpy(smooth) + texture).clip(0, 255)
+
+
+def image_batches(split, size, batch_size, seed=None):
+    """Return Batches for the pre-training: single images on canvases, each image a region, and their classes.
+
+    A batch is ({"images": (N, size, size, C), "regions": (N, 1, 4)}, (N, 1)). Its images have one size, at random.
+
+    Args:
+        split: (images (N, H, W, C) uint8, labels (N,)), of square images.
+        size: height and width of a canvas in pixels, and of an image at most.
+        batch_size: how many a batch has.
+        seed: of all that is random; None for validation.
+    """
+    images, labels = split
+
+    def make(chosen, rng):
+        x = images[chosen]
+        side = int(rng.integers(round(SCALES[0] * x.shape[1]), size + 1))
+        pixels = ops.convert_to_numpy(ops.image.resize(x.astype("float32"), (side, side), antialias=True)).round()
+        if seed is not None:
+            is_mirrored = rng.random(len(x)) < 0.5
+            pixels[is_mirrored] = pixels[is_mirrored][:, :, ::-1]
+        x = canvases(range(len(x)), int(rng.integers(2**32)), size, x.shape[3])
+        corners = rng.integers(0, size - side + 1, (len(x), 2))
+        for canvas, image, (left, top) in zip(x, pixels, corners, strict=True):
+            canvas[top : top + side, left : left + side] = image
+        regions = np.concatenate([corners, corners + side], 1).astype("float32")[:, None]
+        return {"images": x.astype("uint8"), "regions": regions}, labels[chosen][:, None]
+
+    return run.Batches(len(images), batch_size, make, seed)

@@ -11,6 +11,7 @@ FAST has all of them.
 """
 
 import numpy as np
+from matplotlib.colors import rgb_to_hsv
 
 # (color space, measures of similarity, k of the segmentation): section 3.3 of the paper varies all three.
 STRATEGIES = (("hsv", "ctsf", 50), ("lab", "tsf", 100))
@@ -79,14 +80,7 @@ def convert(image, space):
         return image.astype("float32")
     rgb = image.astype("float32") / 255
     if space == "hsv":
-        value, spread = rgb.max(2), np.ptp(rgb, axis=2)
-        red, green, blue = np.moveaxis(rgb, 2, 0)
-        safe = np.where(spread > 0, spread, 1)
-        hue = np.where(value == red, (green - blue) / safe % 6, 0)
-        hue = np.where((value == green) & (value != red), (blue - red) / safe + 2, hue)
-        hue = np.where((value == blue) & (value != red) & (value != green), (red - green) / safe + 4, hue)
-        saturation = spread / np.where(value > 0, value, 1)
-        return (255 * np.stack([hue / 6, saturation, value], 2)).astype("float32")
+        return 255 * rgb_to_hsv(rgb)
     if space == "lab":
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
         to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]

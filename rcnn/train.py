@@ -5,7 +5,7 @@
     python rcnn/train.py --joint                                    # all of it in one step, after the pre-training
     python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search
 
---epochs and --learning-rate are those of every step after the pre-training, --batch-size counts scenes.
+--epochs are those of the detector, of which the other steps have a share; --batch-size counts scenes.
 To resume an interrupted run, repeat the command.
 """
 
@@ -29,15 +29,17 @@ import report
 import run
 import steps
 import targets
-from scenes import make_scenes
+from scenes import image_batches, make_scenes
 
 MODEL = "faster_rcnn"  # the fastest of the three, and without selective search
-EPOCHS = {"rcnn": 2, "fast_rcnn": 2, "faster_rcnn": 2}  # of every step after the pre-training
+EPOCHS = {"rcnn": 2, "fast_rcnn": 4, "faster_rcnn": 4}  # of the detector, after the pre-training
+RPN_SHARE, HEAD_SHARE = 0.25, 0.5  # of these epochs, for the steps that train less
 BATCH_SIZE = 2  # scenes, and 64 regions of each: section 2.3 of Fast R-CNN
-LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
-PRETRAINING_EPOCHS = 8  # on single images, as in the papers on those of ImageNet
+LEARNING_RATE = 0.005  # five times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
+PRETRAINING_EPOCHS = 6  # on single images, as in the papers on those of ImageNet
 PRETRAINING_RATE = 0.03  # with the other folders' 0.1 it learns more slowly: the head has no batch normalization
 PRETRAINING_BATCH = 128
+CANVAS = 40  # height and width of what the pre-training sees, in pixels
 N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 2000}  # to train on; R-CNN takes longest for each
 N_VALIDATION, N_TEST = 100, 500  # at most, as many as to train on
 N_PROPOSALS = 300  # of the region proposal network, to train on; the paper has 2,000
@@ -190,7 +192,7 @@ def train_faster_rcnn(args, splits, scenes, n_classes, mean, variance):
         network.get_layer("backbone").trainable = False
     fit_anchors(args, "3 region proposal network", final, scenes, mean, variance)
     found = propose(final, scenes, mean, variance)
-    fit_regions(args, "4 head", detector, scenes, found, FASTER_BACKGROUND, mean, variance)
+    fit_regions(args, "4 head", detector, scenes, found, FASTER_BACKGROUND, mean, variance, HEAD_SHARE)
     copy(detector, final, "head")
     final.get_layer("backbone").trainable = True
     return final
@@ -201,13 +203,17 @@ MODELS = {"rcnn": train_rcnn, "fast_rcnn": train_fast_rcnn, "faster_rcnn": train
 
 
 def pretrain(args, splits, n_classes, mean, variance):
-    """Train the small network of R-CNN to classify the single images, and return it."""
-    shape = splits["training"][0].shape[1:]
-    network = rcnn.build(rcnn.METAPARAMETERS["rcnn_vgg8"], shape, n_classes)
-    images = Input(shape, name="images")
-    model = Model(images, network(augmentation(pre_stem(images, mean, variance))))
-    training = run.batches(splits["training"], PRETRAINING_BATCH, args.seed)
-    validation = run.batches(splits["validation"], PRETRAINING_BATCH)
+    """Train a Fast R-CNN to say what a single image is, on a canvas a little larger than the image; return it.
+
+    The features of an object in a scene see its surroundings too, so those of the pre-training have some.
+    """
+    network = fast_rcnn.build(fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"], (CANVAS, CANVAS, 3), n_classes, n_regions=1)
+    model = behind_pre_stem(network, mean, variance)
+    model = Model(model.input, model.output["classes"])
+    training, validation = (
+        image_batches(splits[name], CANVAS, PRETRAINING_BATCH, seed)
+        for name, seed in (("training", args.seed), ("validation", None))
+    )
     loss = "sparse_categorical_crossentropy"
     epochs, learning_rate = args.pretraining_epochs, args.pretraining_rate
     steps.fit(args, "pre-training", network, model, training, validation, loss, learning_rate, epochs)
@@ -223,18 +229,6 @@ def pre_stem(images, mean, variance):
         mean, variance: of each channel over the training images, (C,).
     """
     return layers.Normalization(mean=mean, variance=variance, name="normalization")(images)
-
-
-# Copied from vgg/train.py
-def augmentation(x, shift=4.5 / 32):
-    """Flip half of the images and shift all: (N, H, W, C), the same shape. He et al. 2015, section 4.2.
-
-    Args:
-        x: normalized images, so that the zeros that fill the border are the mean color.
-        shift: the share of height and width; 4.5 of 32 rounds to -4 ... 4 pixels alike, as padding and cropping does.
-    """
-    x = layers.RandomFlip("horizontal")(x)
-    return layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(x)
 
 
 def behind_pre_stem(network, mean, variance):
@@ -282,10 +276,11 @@ def fit_anchors(args, step, network, scenes, mean, variance):
         targets.anchor_batches(*scenes[name], anchors, args.batch_size, seed)
         for name, seed in (("training", args.seed), ("validation", None))
     )
-    steps.fit(args, step, network, model, training, validation, targets.anchor_losses())
+    epochs = max(1, round(RPN_SHARE * args.epochs))
+    steps.fit(args, step, network, model, training, validation, targets.anchor_losses(), epochs=epochs)
 
 
-def fit_regions(args, step, network, scenes, proposals, background, mean, variance):
+def fit_regions(args, step, network, scenes, proposals, background, mean, variance, share=1):
     """Train the head of a Fast R-CNN on given regions, and its backbone unless that is frozen: section 2.3."""
     n_classes = network.output["classes"].shape[2] - 1
     model = behind_pre_stem(network, mean, variance)
@@ -293,7 +288,8 @@ def fit_regions(args, step, network, scenes, proposals, background, mean, varian
         targets.region_batches(*scenes[name], proposals[name], n_classes, args.batch_size, seed, background)
         for name, seed in (("training", args.seed), ("validation", None))
     )
-    steps.fit(args, step, network, model, training, validation, targets.region_losses())
+    epochs = max(1, round(share * args.epochs))
+    steps.fit(args, step, network, model, training, validation, targets.region_losses(), epochs=epochs)
 
 
 if __name__ == "__main__":

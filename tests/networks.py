@@ -127,7 +127,7 @@ SMALL = {  # name: (module, metaparameters)
     ),
 }
 
-STAGES = ("stem", "group", "auxiliary", "encoding", "encoder", "decoder", "classifier")
+STAGES = ("stem", "learner", "group", "auxiliary", "encoding", "encoder", "decoder", "classifier")
 once = functools.cache(load)  # the modules, for tests that change nothing in them
 
 
@@ -160,13 +160,23 @@ def built(path, name, input_shape, n_classes):
 
         return watch
 
-    for stage in STAGES:
+    for stage in set(STAGES) - {"learner"}:  # which is a stage of the detectors alone
         if hasattr(module, stage):
             setattr(module, stage, watched(stage, getattr(module, stage)))
     options = {"auxiliary": True} if "auxiliary" in inspect.signature(module.build).parameters else {}
     with without_numbers():
         model = build(module, module.METAPARAMETERS[name], input_shape, n_classes, **options)
-    return model, seen
+    return model, stages_of_detector(model) if path.startswith("rcnn/") else seen
+
+
+def stages_of_detector(model):
+    """Return the stages of a detector, whose stem and classifier are models in it; the learner is what is between."""
+    backbone, head = (model.get_layer(name)._inbound_nodes[-1] for name in ("backbone", "head"))
+    (images,), (feature_maps,) = backbone.input_tensors, backbone.output_tensors
+    (features,), used = head.input_tensors, {id(tensor) for tensor in model.outputs}
+    outputs = [tensor for tensor in head.output_tensors if id(tensor) in used]
+    rows = ("stem", images, feature_maps), ("learner", feature_maps, features), ("classifier", features, *outputs)
+    return [(stage, *(tensor.shape[1:] for tensor in tensors)) for stage, *tensors in rows]
 
 
 def operations(model):

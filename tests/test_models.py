@@ -15,7 +15,8 @@ from keras import Input, Model, layers
 from networks import BLOCK, SMALL, STAGES, architecture, once, operations, whole
 
 CLASSIFYING = [path for path in MODULES if path.split("/")[0] in CLASSIFIERS]  # into one of n_classes
-NAMED = [path for path in MODULES if not path.startswith("rcnn/")]  # whose layers are named by stage
+DETECTORS = [path for path in MODULES if path.startswith("rcnn/")]  # whose stages are models in a model
+NAMED = [path for path in MODULES if path not in DETECTORS]  # whose layers are named by stage
 # The networks, and those of Inception with auxiliary classifiers: {name: (module, metaparameters, options of build)}.
 WITH_OPTIONS = {name: (*row, {}) for name, row in SMALL.items()}
 WITH_AUXILIARY = ("inception/inception_v1.py", "inception/inception_v3.py")
@@ -72,9 +73,23 @@ def test_header_tells_the_shapes(path, name):
             assert end.output.shape[1:] == shape
 
 
+@pytest.mark.parametrize("path", DETECTORS)
+def test_the_parts_of_a_detector_are_models_with_names(path):
+    """Freezing its backbone leaves the weights of the other parts trainable, and those alone."""
+    with without_numbers():
+        model = build(once(path), next(values for where, values in SMALL.values() if where == path), (64, 64, 3), 7)
+    parts = {layer.name: layer for layer in model.layers if isinstance(layer, Model)}
+    assert list(parts) == ["backbone", *(["rpn"] if "faster" in path else []), "head"]
+    everything = sum(len(part.weights) for part in parts.values())
+    assert len(model.weights) == everything and parts["backbone"].input_shape == (None, None, None, 3)
+    parts.pop("backbone").trainable = False
+    left = {id(variable) for part in parts.values() for variable in part.trainable_variables}
+    assert {id(variable) for variable in model.trainable_variables} == left and left
+
+
 def test_every_header_has_a_shape_table():
     for path in MODULES:
-        stages = 2 if path == "autoencoder/autoencoder.py" else 4
+        stages = 2 if path == "autoencoder/autoencoder.py" else 3 if path in DETECTORS else 4
         assert shape_tables(path) and all(len(table) >= stages for table in shape_tables(path).values()), path
 
 
@@ -197,8 +212,8 @@ def test_a_training_step_moves_every_filter(name):
         keras.utils.set_random_seed(seed)
         model = build(once(path), metaparameters, (32, 32, 3), 10, **options) if seed else drawn(name)
         if path == "rcnn/faster_rcnn.py":  # its proposals are no outputs to learn, those that they are made of are
-            names = ("objectness", "anchor_deltas", "classes", "deltas")
-            model = Model(model.input, {name: model.get_layer(name).output for name in names})
+            anchors = model.get_layer("rpn")(model.get_layer("backbone")(model.input))
+            model = Model(model.input, {name: model.output[name] for name in ("classes", "deltas")} | anchors)
         convolutions = [layer for layer in all_layers(model) if isinstance(layer, kinds)]
         before = [layer.kernel.numpy() for layer in convolutions]
         x, y, loss = example(model)
@@ -250,8 +265,9 @@ def test_stem_and_learner_are_a_backbone(name):
     path, metaparameters, _ = WITH_OPTIONS[name]
     module, inputs = once(path), Input((64, 64, 3))
     names = inspect.signature(module.learner).parameters
+    in_stem = {"groups": metaparameters["groups"]} if path in DETECTORS else metaparameters.get("stem", {})
     with without_numbers():
-        x = module.stem(inputs, **metaparameters.get("stem", {}))
+        x = module.stem(inputs, **in_stem)
         features = module.learner(x, **{name: value for name, value in metaparameters.items() if name in names})
     if path in WITH_AUXILIARY:
         features, heads = features
@@ -280,15 +296,18 @@ ARGUMENTS = BLOCK | {
 }
 BOTTLENECKS = ("resnet/resnet_v1.py", "resnet/resnet_v2.py", "senet/se_resnet.py")
 FOR_BUILD = {"build", "twin", "named_by_stage", "with_auxiliary", "functions_of", "smallest_image", "initial_values"}
-NO_LAYERS = {"cifar10_groups", "base_anchors", "grid_anchors", "with_linear_models", "warp", "train_svm", "fit_svm"}
-NO_LAYERS |= {"fit_box_regressor", "groups_of"}
+FOR_BUILD |= {"arguments_of", "check_number", "check_shape", "check_anchors"}
+NO_LAYERS = {"cifar10_groups", "groups_of", "with_linear_models", "warp", "resized"}
 
 
 @pytest.mark.parametrize("path", MODULES)
 def test_every_function_works_pasted(path):
-    """From a namespace that holds nothing but the module's text."""
+    """From a namespace that holds nothing but the module's text; Fast and Faster R-CNN import their neighbors."""
     namespace = {}
-    exec((ROOT / path).read_text(), namespace)
+    if path in DETECTORS[:2]:
+        namespace = vars(load(path))
+    else:
+        exec((ROOT / path).read_text(), namespace)
     metaparameters = next(values for where, values in SMALL.values() if where == path)
     groups = metaparameters.get("groups", ())
     arguments = ARGUMENTS | {"groups": groups}
@@ -302,8 +321,13 @@ def test_every_function_works_pasted(path):
             function = namespace[name]
             given = {"inputs": Input((64, 64, 3)), "x": Input((16, 16, 32)), "regions": Input((6, 4))}
             given |= {"left": Input((8,)), "right": Input((8,))}
-            if name == "classifier" and "rcnn.py" in path and path != "rcnn/rcnn.py":
-                given["x"] = Input((6, 3, 3, 8))  # regions
+            if path in DETECTORS[:2]:
+                if name == "classifier":
+                    given["x"] = Input((6, 3, 3, 8))  # regions
+                given |= {"scale": 1 / 4, "strides": 4}
+                if name == "learner" and path == "rcnn/faster_rcnn.py":
+                    maps = Input((None, None, 32))
+                    given["rpn"] = Model(maps, namespace["region_proposal_network"](maps, 9))
             if name == "identity_block" and path in BOTTLENECKS:
                 given["n_filters"] = 8  # a quarter
             wanted = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
@@ -315,8 +339,9 @@ def test_every_function_works_pasted(path):
     assert model.output_shape == (None, 5) or path not in CLASSIFYING
 
 
-GUARDED = {"build", "__init__", "cifar10_groups", "groups_of", "warp"}  # the last make metaparameters, and regions
-KINDS = {"named_by_stage", "with_linear_models"}  # they ask which layer is of what kind, and refuse nothing
+GUARDED = {"build", "__init__", "cifar10_groups", "groups_of"}  # the last two make metaparameters
+GUARDED |= {"arguments_of", "check_number", "check_shape", "check_anchors"}  # what the builds of the detectors call
+KINDS = {"named_by_stage"}  # it asks which layer is of what kind, and refuses nothing
 
 
 @pytest.mark.parametrize("path", [*MODULES, "vgg/vgg_composable.py", "resnet/resnet_v1_composable.py"])
@@ -351,6 +376,8 @@ def test_functions_say_what_they_do_in_the_order_in_which_an_image_flows(path):
     flow = ["build", "stem", "learner", "group", "classifier"]
     if path == "autoencoder/autoencoder.py":
         flow = ["build", "encoder", "decoder"]
+    if path in DETECTORS:  # whose stem has the groups
+        flow = ["build", "stem", "group", "learner", "classifier"]
     marks = [(ROOT / path).read_text().split("\n")[node.lineno - 2].startswith("# Copied from") for node in nodes]
     own = [node.name for node, is_copy in zip(nodes, marks, strict=True) if not is_copy]
     assert [name for name in own if name in flow] == [name for name in flow if name in own]

@@ -139,8 +139,10 @@ def test_average_precision():
         ([1, 0, 1, 0, 1], (1 + 2 / 3 + 3 / 5) / 3), ([0, 1, 1, 0, 0], 2 / 3),  # 1/2 counts as 2/3
         ([1, 1, 0, 0, 0], 1), ([0, 0, 0, 0, 1], 1 / 5), ([0, 0, 0, 0, 0], 0),
     ):
-        assert TASKS.average_precision(np.array(truth), scores) == pytest.approx(expected)
-        assert TASKS.average_precision(np.array(truth)[::-1], scores[::-1]) == pytest.approx(expected)
+        assert TASKS.average_precision(np.array(truth), scores, sum(truth)) == pytest.approx(expected)
+        assert TASKS.average_precision(np.array(truth)[::-1], scores[::-1], sum(truth)) == pytest.approx(expected)
+    missed = TASKS.average_precision(np.array([1, 0, 1, 0, 1]), scores, 6)  # three of six are not among the examples
+    assert missed == pytest.approx((1 + 2 / 3 + 3 / 5) / 6)
 
 
 def test_scores_of_mosaics_and_of_guesses():

@@ -17,7 +17,8 @@ SQUEEZENET = ((227, 227, 3), 1000)
 
 # A 3x3 convolution with bias and batch normalization has 9 c_in c_out + 3 c_out parameters.
 VGG8_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
-RPN = (9 * 128 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
+RCNN_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 96), (96, 96), (96, 192), (192, 192)))
+RPN = (9 * 192 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
 VGG8 = VGG8_STEM + (4 * 4 * 128 + 1) * 128 + (128 + 1) * 10
 # Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
 SHORTCUTS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
@@ -233,14 +234,15 @@ PARAMETERS = {
     "siamese_cifar10": (SIAMESE_TWIN + 256 + 1, *CIFAR10),
     "autoencoder_cifar10": (autoencoder(64, 32, 32), *CIFAR10),
     "autoencoder_90_cifar10": (autoencoder(64, 32, 19), *CIFAR10),
-    # VGG-16 with 21 classes; the model definitions of fast-rcnn and py-faster-rcnn
+    # BVLC/caffe's CaffeNet and VGG-16 with 21 classes; the model definitions of fast-rcnn and py-faster-rcnn
+    "rcnn_alexnet": (56_954_261, (227, 227, 3), 21),
     "rcnn_vgg16": (138_357_544 - 979 * (4096 + 1), (224, 224, 3), 21),
     "fast_rcnn_vgg16": (134_690_729, (600, 800, 3), 21),
     "faster_rcnn_vgg16": (137_078_239, (600, 800, 3), 21),
-    # the convolutions of vgg8_cifar10, and what follows them
-    "rcnn_vgg8": (VGG8_STEM + (6 * 6 * 128 + 1) * 256 + 257 * 11, (48, 48, 3), 11),
-    "fast_rcnn_vgg8": (VGG8_STEM + (4 * 4 * 128 + 1) * 256 + 257 * 5 * 11, (128, 128, 3), 11),
-    "faster_rcnn_vgg8": (VGG8_STEM + RPN + (4 * 4 * 128 + 1) * 256 + 257 * 5 * 11, (128, 128, 3), 11),
+    # no published figure: the sums above, and the dense layers
+    "rcnn_vgg8": (RCNN_STEM + (4 * 4 * 192 + 1) * 256 + 257 * 11, (32, 32, 3), 11),
+    "fast_rcnn_vgg8": (RCNN_STEM + (4 * 4 * 192 + 1) * 256 + 257 * 5 * 11, (128, 128, 3), 11),
+    "faster_rcnn_vgg8": (RCNN_STEM + RPN + (4 * 4 * 192 + 1) * 256 + 257 * 5 * 11, (128, 128, 3), 11),
 }
 # Multilabel networks with ten sigmoids: as many as the ResNets with a softmax of ten.
 MULTI_HOT = {"multilabel_resnet14_wide_cifar10": WIDE, "multilabel_resnet20_cifar10": 272_474}

@@ -157,10 +157,10 @@ def test_coordinates_stay_float32_under_mixed_precision():
     try:
         layer = MODULE.RoIPooling(7, 1 / 16)
         found = keras.ops.convert_to_numpy(layer(feature_maps.astype("float16"), regions))
-        proposals = load("rcnn/faster_rcnn.py").Proposals([[0.0, 0.0, 700.3, 700.3]], (1_024, 1_024))
+        proposals = load("rcnn/faster_rcnn.py").Proposals([[-300.3, -300.3, 300.3, 300.3]], 1_024, (1_024, 1_024))
         boxes = proposals(np.ones((1, 1, 2), "float16"), np.zeros((1, 1, 4), "float16"))
     finally:
         keras.config.set_dtype_policy("float32")
     np.testing.assert_array_equal(found, expected)
     assert keras.backend.standardize_dtype(boxes.dtype) == "float32"
-    np.testing.assert_allclose(boxes[0, 0], [0, 0, 700.3, 700.3], atol=1e-3)
+    np.testing.assert_allclose(boxes[0, 0], [211.7, 211.7, 812.3, 812.3], atol=1e-3)

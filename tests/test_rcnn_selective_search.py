@@ -5,7 +5,6 @@ import time
 import numpy as np
 import pytest
 from folders import load
-from matplotlib.colors import rgb_to_hsv
 
 SEARCH, BOXES, SCENES = (load(f"rcnn/{name}.py") for name in ("selective_search", "boxes", "scenes"))
 
@@ -53,11 +52,11 @@ def flood(mask):
         reached = windows
 
 
-def test_hsv_is_matplotlibs():
-    image = np.random.default_rng(0).integers(0, 256, (30, 30, 3)).astype("uint8")
-    image[0] = image[0, :, :1]  # grey, which has no hue
-    image[1] = 0
-    np.testing.assert_allclose(SEARCH.convert(image, "hsv"), 255 * rgb_to_hsv(image / 255), atol=1e-3)
+def test_hsv_of_known_colors():
+    """Red, green, half blue, white, half gray: thirds of the hue, all of it 0 to 255."""
+    image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 128], [255, 255, 255], [128, 128, 128]]], "uint8")
+    expected = [[0, 255, 255], [85, 255, 255], [170, 255, 128], [0, 0, 255], [0, 0, 128]]
+    np.testing.assert_allclose(SEARCH.convert(image, "hsv")[0], expected, atol=1e-3)
 
 
 def test_lab_of_known_colors():

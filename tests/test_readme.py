@@ -61,9 +61,12 @@ def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
 
 def test_the_other_commands_are_the_tests_and_what_they_need():
     others = {command for path, command in COMMANDS if "train.py" not in command}
-    compare = "python rcnn/compare.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data data/cifar10-jpeg"
+    rcnn = {
+        "python rcnn/benchmark.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data data/cifar10-jpeg",
+        "python rcnn/detect.py runs/faster_rcnn holiday.jpg --size 256",
+    }
     tests = {"pip install -r requirements.txt", "python -m pytest", 'python -m pytest -m ""'}
-    assert others == tests | {"python resnext/step_times.py", compare}
+    assert others == tests | rcnn | {"python resnext/step_times.py"}
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'python -m pytest -m ""' in ci and "-r requirements.txt" in ci
 
@@ -240,6 +243,46 @@ def test_results_of_rcnn():
     assert slow >= 10 * fast and f"{slow / fast:.1f} times" in readme
     slow, fast = (sum(seconds[name].values()) for name in ("fast_rcnn", "faster_rcnn"))
     assert slow >= 5 * fast and f"{slow / fast:.1f} times" in readme
+
+
+def test_one_box_of_the_rcnn_readme():
+    """The figures of the example, computed."""
+    readme = (ROOT / "rcnn" / "README.md").read_text()
+    boxes, faster_rcnn = load("rcnn/boxes.py"), load("rcnn/faster_rcnn.py")
+    model = faster_rcnn.build(faster_rcnn.METAPARAMETERS["faster_rcnn_vgg8"], (128, 128, 3), 11)
+    anchors = model.get_layer("proposals").all_anchors()
+    assert f"{len(anchors):,} anchors" in readme
+    anchor, truth = anchors.reshape(32, 32, 3, 4)[9, 9, 1:2], np.array([[20, 16, 62, 58]], "float32")
+    assert f"{tuple(map(int, anchor[0]))}, of 40x40 pixels" in readme
+    assert f"IoU of {boxes.iou(anchor, truth)[0, 0]:.2f}" in readme
+    assert boxes.match_anchors(anchor, truth)[0] == [1]
+    deltas = np.array(boxes.encode(anchor, truth))[0]
+    assert f"({', '.join(f'{d:.3f}' for d in deltas)})" in readme
+    x1, y1, x2, y2 = np.floor(truth[0] / 4 + 0.5).astype(int)
+    assert f"the {x2 - x1 + 1}x{y2 - y1 + 1} cells" in readme
+
+
+def test_plain_forms_of_the_rcnn_readme():
+    """RoI pooling and suppression of the README give what the code gives."""
+    plain = {}
+    for code in blocks("rcnn/README.md", "python"):
+        if "def " in code:
+            exec(code, plain)
+    boxes, fast_rcnn = load("rcnn/boxes.py"), load("rcnn/fast_rcnn.py")
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(1, 12, 16, 2)).astype("float32")
+    corners = rng.uniform(-8, 60, (20, 2, 2))
+    regions = np.concatenate([corners.min(1), corners.max(1)], 1).astype("float32")
+    pooled = np.array(fast_rcnn.RoIPooling(4, 1 / 4)(maps, regions[None]))[0]
+    for region, found in zip(regions, pooled, strict=True):
+        np.testing.assert_allclose(found, plain["roi_pooling"](maps[0], region, 4, 1 / 4), atol=1e-6)
+
+    def iou(box, other):
+        return float(boxes.iou(box[None], other[None])[0, 0])
+
+    kept = np.array(boxes.suppress(regions[None], np.ones((1, 20), bool), 0.3))[0]
+    assert 1 < kept.sum() < 20
+    np.testing.assert_array_equal(regions[kept == 1], plain["nms"](regions, iou, 0.3))
 
 
 CODE = [
