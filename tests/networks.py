@@ -199,7 +199,7 @@ def trained(add):
         add(module)
         if isinstance(module.LEARNING_RATE, dict):
             module.LEARNING_RATE["tiny"] = 0.1
-        common = ["--data", "synthetic", "--limit", "120", "--epochs", epochs, "--batch-size", "30"]
+        common = ["--data", "synthetic", "--limit", "120", "--epochs", epochs, "--batch-size", "60"]
         return ["--model", "tiny", *common], ""
 
     return flags
