@@ -141,4 +141,4 @@ def used(request, train):
     done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "learning rate" not in done.stderr and "saving" not in done.stderr.lower(), done.stderr  # no warning
-    return dict(zip(folders, map(json.loads, done.stdout.strip().split("\n")), strict=True))
+    return dict(zip(folders, json.loads(done.stdout.strip().split("\n")[-1]), strict=True))

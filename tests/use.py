@@ -52,10 +52,12 @@ def use(path):
     return found
 
 
+found = []
 for path, imports, folder in zip(sys.argv[1::3], sys.argv[2::3], sys.argv[3::3], strict=True):
     keras.utils.clear_session()
     if imports:
         sys.path.append(folder)
     for name in imports.split():
         importlib.import_module(name)
-    print(json.dumps(use(path)), flush=True)
+    found.append(use(path))
+print(json.dumps(found))
