@@ -5,6 +5,8 @@ import functools
 import importlib.util
 import inspect
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,6 +66,15 @@ def drawn_once(synthetic):
         return images.copy(), labels.copy()
 
     return draw
+
+
+def copy_tracked(to, *paths):
+    """Copy what git tracks, or would after `git add`, as a fresh clone has it."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *paths]
+    for name in subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")[:-1]:
+        if (ROOT / name).exists():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, to / name)
 
 
 def build(module, metaparameters, input_shape, n_classes, **options):

@@ -1,6 +1,7 @@
 """One small network of each kind of block, whole ones without numbers, and how to train one of each folder."""
 
 import functools
+import gc
 import inspect
 
 import keras
@@ -166,6 +167,8 @@ def built(path, name, input_shape, n_classes):
     options = {"auxiliary": True} if "auxiliary" in inspect.signature(module.build).parameters else {}
     with without_numbers():
         model = build(module, module.METAPARAMETERS[name], input_shape, n_classes, **options)
+    gc.collect()
+    gc.freeze()  # or Python would look for garbage in these graphs again and again, a fifth of the time
     return model, stages_of_detector(model) if path.startswith("rcnn/") else seen
 
 

@@ -3,13 +3,12 @@
 import json
 import re
 import shlex
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-from folders import CLASSIFIERS, FOLDERS, ROOT, load, predict
+from folders import CLASSIFIERS, FOLDERS, ROOT, copy_tracked, load, predict
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
 
@@ -27,15 +26,21 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.slow
-def test_the_command_that_lets_a_newcomer_watch_a_network_learn(clone):
-    """Those of the folders' READMEs run in the fixture `finished`."""
+def newcomer(where):
+    """The command of the README with which a newcomer watches a network learn, in a fresh clone."""
+    copy_tracked(where)
     ((_, command),) = (row for row in COMMANDS if row[0] == "README.md" and "--data synthetic" in row[1])
     python, *arguments = shlex.split(command)
     assert python == "python"
-    done = subprocess.run([sys.executable, *arguments], cwd=clone, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr
-    assert float(re.search(r"([\d.]+)% of", done.stdout)[1]) > 80
+    return arguments, {"cwd": where, "timeout": 400}
+
+
+@pytest.mark.slow
+@pytest.mark.waits_for(command=newcomer)
+def test_the_command_that_lets_a_newcomer_watch_a_network_learn(done):
+    """Those of the folders' READMEs run in the fixture `finished`."""
+    _, _, printed = done
+    assert float(re.search(r"([\d.]+)% of", printed)[1]) > 80
 
 
 def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
@@ -76,6 +81,7 @@ def test_every_command_of_the_root_readme_needs_only_the_requirements():
     assert sum(line.startswith("pip install -r requirements.txt && ") for line in lines) == 3
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_code_of_the_root_readme(monkeypatch, tmp_path):
     use, layer, pasted, own = blocks("README.md", "python")
     module = load("resnet/resnet_v1.py")
@@ -109,6 +115,7 @@ def test_pasted_functions_run_alone():
     assert namespace["model"].output_shape == (None, 56, 56, 256)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_code_that_uses_the_model(finished, monkeypatch):
     """The README's lines, in the folder where its command ran."""
     folder, where, arguments, _ = finished
@@ -371,11 +378,16 @@ def test_the_comparison_of_se_resnet20_is_that_of_its_logs():
     assert f"{differences.mean():+.2f} ± {error:.2f} points" in readme.replace("\n", " ")
 
 
-@pytest.mark.slow
-def test_resnet1202_builds_as_the_readme_says():
-    """In a process of its own, which keeps its recursion limit and gigabytes to itself."""
+def resnet1202(where):
+    """The code of resnet/README.md, in a process that keeps its recursion limit and gigabytes to itself."""
     (code,) = (block for block in blocks("resnet/README.md", "python") if "setrecursionlimit" in block)
     code += "\nprint(sum(v.numpy().size for v in model.trainable_variables))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "resnet", capture_output=True, text=True)
-    assert done.stdout.strip() == "19424026", done.stderr
+    return ["-c", code], {"cwd": ROOT / "resnet"}
+
+
+@pytest.mark.slow
+@pytest.mark.waits_for(command=resnet1202)
+def test_resnet1202_builds_as_the_readme_says(done):
+    _, _, printed = done
+    assert printed.strip() == "19424026"
     assert "19,424,026" in (ROOT / "resnet" / "README.md").read_text()

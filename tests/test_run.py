@@ -131,7 +131,7 @@ def test_a_resumed_run_equals_a_whole_one(monkeypatch, capsys, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_a_finished_run_is_not_overwritten_unasked(monkeypatch, capsys, tmp_path):
-    flags = [*SHORT, "--epochs", "1", "--output", tmp_path]
+    flags = [*SHORT, "--limit", "30", "--epochs", "1", "--output", tmp_path]
     main("vgg", monkeypatch, *flags, module=vgg())
     assert {path.name for path in tmp_path.iterdir()} == {
         "model.keras", "history.csv", "results.json", "curves.png", "predictions.png",
@@ -271,7 +271,7 @@ def test_callbacks_go_on_from_the_best_epoch_so_far(tmp_path):
 def test_an_interrupted_run_resumes(monkeypatch, capsys, tmp_path):
     """Interrupted from the keyboard it resumes in a second process, and when that is killed, in this one."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so its children
-    flags = ["--data", "synthetic", "--limit", "200", "--epochs", "20", "--batch-size", "100"]
+    flags = ["--data", "synthetic", "--limit", "60", "--epochs", "20", "--batch-size", "30"]
     flags += ["--output", str(tmp_path / "out")]
     backup = None
     for how in (signal.SIGINT, signal.SIGKILL):

@@ -18,7 +18,7 @@ def rows(path):
 
 
 def test_the_loss_falls(trained):
-    _, where, _ = trained
+    _, where = trained
     history = rows(where / "history.csv")
     for step in dict.fromkeys(row.get("step") for row in history):
         losses = [row["loss"] for row in history if row.get("step") == step]
