@@ -31,7 +31,8 @@ paper: a quarter of the filters (the auxiliary classifier keeps its own) and a s
 import inspect
 from numbers import Integral
 
-from keras import Input, Model, config, layers
+import numpy as np
+from keras import Input, Model, applications, config, device, layers, models, ops
 
 # The sizes of the released code, block by block; None is an auxiliary classifier after the block before it.
 METAPARAMETERS = {
@@ -90,6 +91,10 @@ METAPARAMETERS = {
         ),
     },
 }
+
+# The normalization that belongs to the weights of `load_imagenet_weights`, for RGB images of pixels 0 to 255.
+IMAGENET_MEAN = (127.5, 127.5, 127.5)
+IMAGENET_VARIANCE = (127.5**2, 127.5**2, 127.5**2)
 
 
 def build(metaparameters, input_shape=(299, 299, 3), n_classes=1000, auxiliary=False):
@@ -385,6 +390,41 @@ def smallest_image(size, n_reductions, strides, padding, pooling):
     return size
 
 
+def load_imagenet_weights(model, source=None):
+    """Give inception_v3 the weights of InceptionV3 of keras.applications, layer by layer.
+
+    Their batch normalization does not scale: gamma is 1. The classifier comes along if it has as many classes; theirs
+    has no auxiliary classifier, so one of the model keeps its weights.
+
+    Args:
+        model: of `build`; it takes images normalized with IMAGENET_MEAN and IMAGENET_VARIANCE.
+        source: a InceptionV3 of keras.applications, of any image size, with `include_top` or without; None
+            is the one published, of ImageNet, which Keras downloads.
+
+    Raises:
+        ValueError: source is another network, by its shapes or its features of an image. The model is then as it was.
+    """
+    if model.input_shape[-1] != 3:
+        raise ValueError(f"model must take RGB images, got {model.input_shape[-1]} channels")
+    size = [n or 96 for n in model.input_shape[1:3]]  # where the model takes any, the two are compared at 96
+    copy = float32_copy(model, size)  # gets the weights first: if they are refused, the model is as it was
+    network = Model(copy.input, copy.output["main"]) if isinstance(copy.output, dict) else copy
+    source = source or published(network, {21_820_000: "InceptionV3"}, include_top=network.output_shape[-1] == 1000)
+
+    for ours, theirs in pairs_of(layers.Conv2D, network, source):
+        ours.set_weights(theirs.get_weights())
+    for ours, theirs in pairs_of(layers.BatchNormalization, network, source):
+        beta, mean, variance = theirs.get_weights()
+        ours.set_weights([np.ones_like(beta), beta, mean, variance])
+    if [w.shape for w in source.layers[-1].weights] == [w.shape for w in network.layers[-1].weights]:  # as many classes
+        network.layers[-1].set_weights(source.layers[-1].get_weights())
+
+    image = np.random.default_rng(0).uniform(0, 255, (1, *size, 3))
+    image = applications.inception_v3.preprocess_input(image).astype("float32")  # normalized
+    check_features(feature_maps(network), image, feature_maps(source), image)
+    model.set_weights(copy.get_weights())
+
+
 # Copied from inception/inception_v1.py
 def with_auxiliary(model, heads):
     """Return the model with the outputs {"main", "auxiliary_1", ...} and layers named auxiliary_1_1, auxiliary_1_2, ...
@@ -420,3 +460,81 @@ def named_by_stage(inputs, outputs, stages):
             i += 1
             operation.name = f"{stage}_{i}"
     return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had
+
+
+# Copied from vgg/vgg.py
+def float32_copy(model, size):
+    """Return a copy of a network for images of a size (H, W) that computes in float32 on the CPU.
+
+    Mixed precision keeps two or three digits, and so does the TF32 of a GPU: too few to compare two networks.
+    """
+
+    def in_float32(layer):
+        return layer.from_config(layer.get_config() | {"dtype": "float32"})
+
+    with device("cpu:0"):
+        copy = models.clone_model(model, Input((*size, 3)), in_float32)
+        copy.set_weights(model.get_weights())
+    return copy
+
+
+# Copied from vgg/vgg.py
+def published(model, names, include_top):
+    """Return the network of keras.applications that a model is, with the weights that Keras downloads and checks.
+
+    Args:
+        model: a network of `build`.
+        names: {number of parameters without the dense layers: name in keras.applications}.
+        include_top: whether it has its dense layers, too.
+
+    Raises:
+        ValueError: the model is none of them.
+    """
+    n_parameters = model.count_params() - sum(layer.count_params() for layer in layers_of(model, layers.Dense))
+    if n_parameters not in names:
+        counted = f"a network of {n_parameters:,} parameters without its dense layers"
+        raise ValueError(f"weights are published for {', '.join(names.values())}, model is another: {counted}")
+    return getattr(applications, names[n_parameters])(include_top=include_top, weights="imagenet")
+
+
+# Copied from vgg/vgg.py
+def layers_of(model, kind):
+    """Return the layers of a kind, such as `layers.Conv2D`, in the order of the graph."""
+    return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+# Copied from vgg/vgg.py
+def pairs_of(kind, model, source):
+    """Return the layers of a kind of two networks side by side: [(of the model, of the source), ...].
+
+    Raises:
+        ValueError: they differ in number or in shape.
+    """
+    ours, theirs = layers_of(model, kind), layers_of(source, kind)
+    if [layer.weights[0].shape for layer in ours] != [layer.weights[0].shape for layer in theirs]:
+        differ = f"its {len(theirs)} {kind.__name__} layers and the {len(ours)} of model differ in number or shape"
+        raise ValueError(f"source must be the same network as model, got {source.name}: {differ}")
+    return list(zip(ours, theirs, strict=True))
+
+
+# Copied from vgg/vgg.py
+def feature_maps(model):
+    """Return the part of a network before its classifier: images to the last feature maps (N, H, W, C)."""
+    return Model(model.input, [layer.output for layer in model.layers if layer.output.ndim == 4][-1], name=model.name)
+
+
+# Copied from vgg/vgg.py
+def check_features(model, image, source, source_image):
+    """Compare what two networks make of an image, each given as the network takes it, (1, H, W, 3).
+
+    Raises:
+        ValueError: the features differ by 1e-4 of the largest or more.
+    """
+    source = float32_copy(source, source_image.shape[1:3])
+    with device("cpu:0"):
+        features = ops.convert_to_numpy(model(image, training=False))
+        expected = ops.convert_to_numpy(source(source_image, training=False))
+    difference = abs(features - expected).max() / abs(expected).max()
+    if not difference < 1e-4:  # nor may it be nan, of features that are all zero
+        differ = f"with its weights the features of an image differ by {difference:.1g} of the largest"
+        raise ValueError(f"source must be the same network as model, got {source.name}: {differ}")

@@ -20,7 +20,8 @@ keras.applications' ResNet50 is version 1 with a bias in every convolution, whic
 import inspect
 from numbers import Integral
 
-from keras import Input, Model, config, layers
+import numpy as np
+from keras import Input, Model, applications, config, device, layers, models, ops
 
 RESNET50 = (
     {"n_filters": 64, "n_blocks": 3}, {"n_filters": 128, "n_blocks": 4},
@@ -43,6 +44,10 @@ METAPARAMETERS = {
     "resnet101_v1_5": {"groups": RESNET101, "strided_convolution": "3x3"},
     "resnet152_v1_5": {"groups": RESNET152, "strided_convolution": "3x3"},
 }
+
+# The normalization that belongs to the weights of `load_imagenet_weights`, for RGB images of pixels 0 to 255.
+IMAGENET_MEAN = (123.68, 116.779, 103.939)
+IMAGENET_VARIANCE = (1.0, 1.0, 1.0)
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
@@ -177,6 +182,46 @@ def classifier(x, n_classes):
     return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
 
 
+def load_imagenet_weights(model, source=None):
+    """Give resnet50, 101 or 152 the weights of ResNet50, 101 or 152 of keras.applications, layer by layer.
+
+    Theirs takes BGR images, ours RGB: the input channels of the first kernel change places. Their convolutions have a
+    bias, which only shifts what batch normalization centers, so the moving mean takes it: (x + bias) - mean is
+    x - (mean - bias). Their epsilon is larger, so the moving variance takes the difference. The classifier comes along
+    if it has as many classes.
+
+    Args:
+        model: of `build`; it takes images normalized with IMAGENET_MEAN and IMAGENET_VARIANCE.
+        source: a ResNet50, 101 or 152 of keras.applications, of any image size, with `include_top` or without; None
+            is the one published, of ImageNet, which Keras downloads.
+
+    Raises:
+        ValueError: source is another network, by its shapes or its features of an image. The model is then as it was.
+    """
+    if model.input_shape[-1] != 3:
+        raise ValueError(f"model must take RGB images, got {model.input_shape[-1]} channels")
+    size = [n or 96 for n in model.input_shape[1:3]]  # where the model takes any, the two are compared at 96
+    copy = float32_copy(model, size)  # gets the weights first: if they are refused, the model is as it was
+    names = {23_561_152: "ResNet50", 42_605_504: "ResNet101", 58_295_232: "ResNet152"}
+    source = source or published(copy, names, include_top=model.output_shape[-1] == 1000)
+
+    convolutions = pairs_of(layers.Conv2D, copy, source)
+    normalizations = pairs_of(layers.BatchNormalization, copy, source)  # each of the convolution in the same place
+    for i, ((ours, theirs), (our_bn, their_bn)) in enumerate(zip(convolutions, normalizations, strict=True)):
+        kernel, bias = theirs.get_weights()
+        ours.set_weights([kernel[:, :, [2, 1, 0]] if i == 0 else kernel])
+        gamma, beta, mean, variance = their_bn.get_weights()
+        variance = np.maximum(variance + (their_bn.epsilon - our_bn.epsilon), 0)  # never below 0
+        our_bn.set_weights([gamma, beta, mean - bias, variance])
+    if [w.shape for w in source.layers[-1].weights] == [w.shape for w in copy.layers[-1].weights]:  # as many classes
+        copy.layers[-1].set_weights(source.layers[-1].get_weights())
+
+    image = np.random.default_rng(0).uniform(0, 255, (1, *size, 3))
+    image = applications.resnet.preprocess_input(image).astype("float32")  # normalized, BGR
+    check_features(feature_maps(copy), image[..., [2, 1, 0]], feature_maps(source), image)
+    model.set_weights(copy.get_weights())
+
+
 # Copied from vgg/vgg.py
 def named_by_stage(inputs, outputs, stages):
     """Return the model with layers named by stage: stem_1, ..., stem, group_1_1, ..., group_1, ..., classifier_1, ...
@@ -194,3 +239,81 @@ def named_by_stage(inputs, outputs, stages):
             i += 1
             operation.name = f"{stage}_{i}"
     return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had
+
+
+# Copied from vgg/vgg.py
+def float32_copy(model, size):
+    """Return a copy of a network for images of a size (H, W) that computes in float32 on the CPU.
+
+    Mixed precision keeps two or three digits, and so does the TF32 of a GPU: too few to compare two networks.
+    """
+
+    def in_float32(layer):
+        return layer.from_config(layer.get_config() | {"dtype": "float32"})
+
+    with device("cpu:0"):
+        copy = models.clone_model(model, Input((*size, 3)), in_float32)
+        copy.set_weights(model.get_weights())
+    return copy
+
+
+# Copied from vgg/vgg.py
+def published(model, names, include_top):
+    """Return the network of keras.applications that a model is, with the weights that Keras downloads and checks.
+
+    Args:
+        model: a network of `build`.
+        names: {number of parameters without the dense layers: name in keras.applications}.
+        include_top: whether it has its dense layers, too.
+
+    Raises:
+        ValueError: the model is none of them.
+    """
+    n_parameters = model.count_params() - sum(layer.count_params() for layer in layers_of(model, layers.Dense))
+    if n_parameters not in names:
+        counted = f"a network of {n_parameters:,} parameters without its dense layers"
+        raise ValueError(f"weights are published for {', '.join(names.values())}, model is another: {counted}")
+    return getattr(applications, names[n_parameters])(include_top=include_top, weights="imagenet")
+
+
+# Copied from vgg/vgg.py
+def layers_of(model, kind):
+    """Return the layers of a kind, such as `layers.Conv2D`, in the order of the graph."""
+    return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+# Copied from vgg/vgg.py
+def pairs_of(kind, model, source):
+    """Return the layers of a kind of two networks side by side: [(of the model, of the source), ...].
+
+    Raises:
+        ValueError: they differ in number or in shape.
+    """
+    ours, theirs = layers_of(model, kind), layers_of(source, kind)
+    if [layer.weights[0].shape for layer in ours] != [layer.weights[0].shape for layer in theirs]:
+        differ = f"its {len(theirs)} {kind.__name__} layers and the {len(ours)} of model differ in number or shape"
+        raise ValueError(f"source must be the same network as model, got {source.name}: {differ}")
+    return list(zip(ours, theirs, strict=True))
+
+
+# Copied from vgg/vgg.py
+def feature_maps(model):
+    """Return the part of a network before its classifier: images to the last feature maps (N, H, W, C)."""
+    return Model(model.input, [layer.output for layer in model.layers if layer.output.ndim == 4][-1], name=model.name)
+
+
+# Copied from vgg/vgg.py
+def check_features(model, image, source, source_image):
+    """Compare what two networks make of an image, each given as the network takes it, (1, H, W, 3).
+
+    Raises:
+        ValueError: the features differ by 1e-4 of the largest or more.
+    """
+    source = float32_copy(source, source_image.shape[1:3])
+    with device("cpu:0"):
+        features = ops.convert_to_numpy(model(image, training=False))
+        expected = ops.convert_to_numpy(source(source_image, training=False))
+    difference = abs(features - expected).max() / abs(expected).max()
+    if not difference < 1e-4:  # nor may it be nan, of features that are all zero
+        differ = f"with its weights the features of an image differ by {difference:.1g} of the largest"
+        raise ValueError(f"source must be the same network as model, got {source.name}: {differ}")

@@ -20,7 +20,7 @@ MARK = re.compile(r"# Copied from (\S+)")
 # The same name for what differs by architecture or by task.
 OWN = {"build", "stem", "learner", "group", "identity_block", "projection_block", "classifier", "auxiliary", "encoding"}
 OWN |= {"conv_relu", "conv_bn_relu", "convolution", "max_pooling", "inception_block", "main", "train", "pre_stem"}
-OWN |= {"projection", "resized"}
+OWN |= {"projection", "resized", "load_imagenet_weights"}
 
 
 def definitions(path):

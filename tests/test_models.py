@@ -298,6 +298,8 @@ BOTTLENECKS = ("resnet/resnet_v1.py", "resnet/resnet_v2.py", "senet/se_resnet.py
 FOR_BUILD = {"build", "twin", "named_by_stage", "with_auxiliary", "functions_of", "smallest_image", "initial_values"}
 FOR_BUILD |= {"arguments_of", "check_number", "check_shape", "check_anchors"}
 NO_LAYERS = {"cifar10_groups", "groups_of", "with_linear_models", "warp", "resized"}
+FOR_WEIGHTS = {"load_imagenet_weights", "float32_copy", "published", "layers_of", "pairs_of", "feature_maps"}
+FOR_WEIGHTS |= {"check_features"}
 
 
 @pytest.mark.parametrize("path", MODULES)
@@ -317,7 +319,7 @@ def test_every_function_works_pasted(path):
         arguments |= groups[0]
     functions = {name for name, f in namespace.items() if getattr(f, "__globals__", None) is namespace}
     with without_numbers():
-        for name in functions - FOR_BUILD - NO_LAYERS:
+        for name in functions - FOR_BUILD - NO_LAYERS - FOR_WEIGHTS:
             function = namespace[name]
             given = {"inputs": Input((64, 64, 3)), "x": Input((16, 16, 32)), "regions": Input((6, 4))}
             given |= {"left": Input((8,)), "right": Input((8,))}
@@ -341,7 +343,8 @@ def test_every_function_works_pasted(path):
 
 GUARDED = {"build", "__init__", "cifar10_groups", "groups_of"}  # the last two make metaparameters
 GUARDED |= {"arguments_of", "check_number", "check_shape", "check_anchors"}  # what the builds of the detectors call
-KINDS = {"named_by_stage"}  # it asks which layer is of what kind, and refuses nothing
+GUARDED |= {"load_imagenet_weights", "published", "pairs_of", "check_features"}  # no part of the lesson
+KINDS = {"named_by_stage", "layers_of"}  # they ask which layer is of what kind, and refuse nothing
 
 
 @pytest.mark.parametrize("path", [*MODULES, "vgg/vgg_composable.py", "resnet/resnet_v1_composable.py"])

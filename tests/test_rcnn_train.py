@@ -161,24 +161,26 @@ def start(module, patch, training, output):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run of each training: its folder, and {step: {part: weights}} after each step."""
-    finished = {}
-    tf.config.run_functions_eagerly(True)  # for a few steps graphs take longer to trace than to run
-    for training in STEPS:
+    """A function that returns the run of a training, made once: its folder, {step: {part: weights}} after each step."""
+
+    @functools.cache
+    def run_of(training):
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)  # for a few steps graphs take longer to trace than to run
         with pytest.MonkeyPatch.context() as patch:
-            module, after = tiny(patch), {}
+            module, after, output = tiny(patch), {}, tmp_path_factory.mktemp("run")
             fit = module.steps.fit
 
-            def watched(args, step, network, *rest, fit=fit, after=after, **named):
+            def watched(args, step, network, *rest, **named):
                 fit(args, step, network, *rest, **named)
                 after[step] = weights_of(network)
 
             patch.setattr(module.steps, "fit", watched)
-            output = tmp_path_factory.mktemp("run")
             start(module, patch, training, output)
-            finished[training] = output, after
-    tf.config.run_functions_eagerly(False)
-    return finished
+        tf.config.run_functions_eagerly(before)
+        return output, after
+
+    return run_of
 
 
 def rows(output):
@@ -191,7 +193,7 @@ def rows(output):
 @pytest.mark.parametrize("training", STEPS)
 def test_a_run_leaves_its_model_and_its_scores(training, runs, monkeypatch, capsys):
     """What it finds is of no use, but the files are all there and say the same."""
-    (output, _), (name, *joint) = runs[training], training.split()
+    (output, _), (name, *joint) = runs(training), training.split()
     pictures = {"curves.png", "detections.png", "precision_recall.png", "mistakes.png"}
     pictures |= {"one_scene.png"} if name == "faster_rcnn" else set()
     assert {path.name for path in output.iterdir()} == {"model.keras", "history.csv", "results.json", *pictures}
@@ -221,7 +223,7 @@ def test_a_run_leaves_its_model_and_its_scores(training, runs, monkeypatch, caps
 @pytest.mark.slow
 def test_the_four_steps_end_in_one_network(runs):
     """The backbone of step 2, which no later one changes, nor its moving averages; the rpn of step 3, the head of 4."""
-    output, after = runs["faster_rcnn"]
+    output, after = runs("faster_rcnn")
     _, first, second, third, fourth = after.values()
     final = weights_of(keras.saving.load_model(output / "model.keras").layers[-1])
     assert not same(first["backbone"], second["backbone"])
@@ -236,7 +238,7 @@ def test_the_four_steps_end_in_one_network(runs):
 @pytest.mark.parametrize("training", STEPS)
 def test_an_interrupted_run_ends_as_if_it_had_not_been(training, runs, monkeypatch, capsys, tmp_path):
     """Interrupted within the second epoch of every step, between steps, and when all of them are done."""
-    module, steps = tiny(monkeypatch), ("pre-training", *STEPS[training])
+    (expected, _), module, steps = runs(training), tiny(monkeypatch), ("pre-training", *STEPS[training])
     points = [(step, 1, 1) for step in steps] + [(steps[1], 0, 0), "linear models", "detection"]
     points = [point for point in points if training == "rcnn" or point != "linear models"]
 
@@ -263,7 +265,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(training, runs, monkeypat
     assert points == []
     start(module, monkeypatch, training, tmp_path)
 
-    (expected, _), found = runs[training], tmp_path
+    found = tmp_path
     for row, other in zip(rows(found), rows(expected), strict=True):
         assert row[:2] == other[:2] and row[2:] == pytest.approx(other[2:], rel=1e-6)
     one, other = (keras.saving.load_model(folder / "model.keras").get_weights() for folder in (found, expected))
@@ -277,7 +279,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(training, runs, monkeypat
 @pytest.mark.usefixtures("eagerly")
 def test_the_benchmark_times_the_three(runs, monkeypatch, tmp_path, capsys):
     """On models that have learned nothing."""
-    module, folders = load("rcnn/benchmark.py"), [str(runs[name][0]) for name in NAMES]
+    module, folders = load("rcnn/benchmark.py"), [str(runs(name)[0]) for name in NAMES]
     flags = ["--data", "synthetic", "--scenes", "2", "--output", str(tmp_path / "benchmark")]
     monkeypatch.setattr(sys, "argv", ["rcnn/benchmark.py", *folders, *flags])
     monkeypatch.setattr(module, "N_REPEATS", 1)

@@ -297,6 +297,7 @@ CODE = [
     for folder in FOLDERS
     for code in blocks(f"{folder}/README.md", "python")
     if re.search(r"^from \w+ import", code, flags=re.M) and "setrecursionlimit" not in code  # the others use a run
+    and "load_imagenet_weights" not in code  # and those of test_imagenet_weights.py weights from the network
 ]
 
 

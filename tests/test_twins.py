@@ -1,4 +1,7 @@
-"""Equal outputs with equal weights: our graphs against keras.applications and against arithmetic done by hand."""
+"""Equal outputs with equal weights: our graphs against arithmetic done by hand, and one form against another.
+
+Those that are networks of keras.applications: test_imagenet_weights.py.
+"""
 
 import keras
 import numpy as np
@@ -14,34 +17,6 @@ def of(network, kind):
 
 def images(size, n=2):
     return np.random.default_rng(1).normal(size=(n, size, size, 3)).astype("float32")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("depth", [16, 19])
-def test_vgg_is_that_of_keras_applications(depth):
-    twin = getattr(keras.applications, f"VGG{depth}")(weights=None, input_shape=(32, 32, 3), classes=10)
-    random_weights(twin)
-    module = once("vgg/vgg.py")
-    model = module.build(module.METAPARAMETERS[f"vgg{depth}"], (32, 32, 3), 10)
-    model.set_weights(twin.get_weights())
-    np.testing.assert_allclose(predict(model, images(32)), predict(twin, images(32)), rtol=1e-5)
-
-
-@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))])
-def test_resnet_is_that_of_keras_applications(depth):
-    twin = getattr(keras.applications, f"ResNet{depth}")(weights=None, input_shape=(64, 64, 3), classes=10)
-    random_weights(twin)
-    module = once("resnet/resnet_v1.py")
-    model = module.build(module.METAPARAMETERS[f"resnet{depth}"], (64, 64, 3), 10)
-    for ours, theirs in zip(of(model, layers.Conv2D), of(twin, layers.Conv2D), strict=True):
-        kernel, bias = theirs.get_weights()
-        ours.set_weights([kernel])
-        theirs.set_weights([kernel, 0 * bias])  # ours has no biases
-    for ours, theirs in zip(of(model, layers.BatchNormalization), of(twin, layers.BatchNormalization), strict=True):
-        ours.set_weights(theirs.get_weights())
-    model.layers[-1].set_weights(twin.layers[-1].get_weights())
-    # keras.applications' epsilon is 1.001e-5
-    np.testing.assert_allclose(predict(model, images(64)), predict(twin, images(64)), rtol=1e-3, atol=1e-6)
 
 
 def test_strided_convolutions_are_padded_on_all_sides():
@@ -97,40 +72,6 @@ def test_pre_activation_projection_shares_its_activation():
     assert len(starts) == 2 and starts[0] is starts[1]
     assert isinstance(model.layers[1], layers.BatchNormalization) and isinstance(model.layers[2], layers.ReLU)
     assert sum(isinstance(layer, layers.BatchNormalization) for layer in model.layers) == 3
-
-
-def carry(twin, model, of=of):
-    """Give a model the weights of its twin, whose layers of a kind come in the same order; a missing gamma is 1."""
-    for ours, theirs in zip(of(model, layers.Conv2D), of(twin, layers.Conv2D), strict=True):
-        ours.set_weights(theirs.get_weights())
-    for ours, theirs in zip(of(model, layers.BatchNormalization), of(twin, layers.BatchNormalization), strict=True):
-        gamma = [] if theirs.scale else [np.ones(theirs.beta.shape)]
-        ours.set_weights(gamma + theirs.get_weights())
-    model.layers[-1].set_weights(twin.layers[-1].get_weights())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("depth", [121, 169, 201])
-def test_densenet_is_that_of_keras_applications(depth):
-    twin = getattr(keras.applications, f"DenseNet{depth}")(weights=None, input_shape=(64, 64, 3), classes=10)
-    random_weights(twin)
-    module = once("densenet/densenet.py")
-    model = module.build(module.METAPARAMETERS[f"densenet{depth}"], (64, 64, 3), 10)
-    carry(twin, model)
-    # keras.applications' epsilon is 1.001e-5
-    np.testing.assert_allclose(predict(model, images(64)), predict(twin, images(64)), rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_inception_v3_is_that_of_keras_applications():
-    twin = keras.applications.InceptionV3(weights=None, input_shape=(107, 107, 3), classes=10)
-    random_weights(twin)
-    module = once("inception/inception_v3.py")
-    model = module.build(module.METAPARAMETERS["inception_v3"], (107, 107, 3), 10)
-    carry(twin, model)
-    n_scales = sum(layer.gamma.shape[0] for layer in of(model, layers.BatchNormalization))  # the twin has none
-    assert n_scales == 17_216 and f"{n_scales:,} parameters fewer" in module.__doc__
-    np.testing.assert_allclose(predict(model, images(107)), predict(twin, images(107)), rtol=1e-3, atol=1e-6)
 
 
 def test_both_forms_of_the_grouped_convolution_are_one():
@@ -377,7 +318,10 @@ def test_networks_with_squeeze_excitation_are_those_without_when_all_weights_are
         model = once(with_it).build(metaparameters | options, (64, 64, 3), 10)
         twin = once(without).build(metaparameters, (64, 64, 3), 10)
         random_weights(model)
-        carry(model, twin, as_made)
+        for kind in (layers.Conv2D, layers.BatchNormalization):
+            for ours, theirs in zip(as_made(twin, kind), as_made(model, kind), strict=True):
+                ours.set_weights(theirs.get_weights())
+        twin.layers[-1].set_weights(model.layers[-1].get_weights())
         expected = predict(twin, images(64))
         opened(model, 0.5)
         assert abs(predict(model, images(64)) - expected).max() > 1e-3

@@ -28,9 +28,11 @@ are torchvision's, whose convolutions keep their biases; the _cifar10 networks a
 """
 
 import inspect
+import warnings
 from numbers import Integral
 
-from keras import Input, Model, config, layers
+import numpy as np
+from keras import Input, Model, applications, config, device, layers, models, ops
 
 # The columns of the paper's table 1: each group is n_layers convolutions of n_filters filters.
 A = (
@@ -68,6 +70,10 @@ METAPARAMETERS = {
         "n_units": (128,),
     },
 }
+
+# The normalization that belongs to the weights of `load_imagenet_weights`, for RGB images of pixels 0 to 255.
+IMAGENET_MEAN = (123.68, 116.779, 103.939)
+IMAGENET_VARIANCE = (1.0, 1.0, 1.0)
 
 
 def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
@@ -188,3 +194,120 @@ def named_by_stage(inputs, outputs, stages):
             i += 1
             operation.name = f"{stage}_{i}"
     return Model(inputs, outputs)  # made again, since a Model keeps the names that its outputs had
+
+
+def load_imagenet_weights(model, source=None):
+    """Give vgg16 or vgg19 the weights of VGG16 or VGG19 of keras.applications, layer by layer.
+
+    Theirs takes BGR images, ours RGB: the input channels of the first kernel change places. The dense layers come along
+    if theirs are of the same image size (a warning says if not), the last one if it also has as many classes.
+
+    Args:
+        model: of `build`; it takes images normalized with IMAGENET_MEAN and IMAGENET_VARIANCE.
+        source: a VGG16 or VGG19 of keras.applications, of any image size, with `include_top` or without; None
+            is the one published, of ImageNet, which Keras downloads.
+
+    Raises:
+        ValueError: source is another network, by its shapes or its features of an image. The model is then as it was.
+    """
+    if model.input_shape[-1] != 3:
+        raise ValueError(f"model must take RGB images, got {model.input_shape[-1]} channels")
+    height, width = model.input_shape[1:3]
+    copy = float32_copy(model, (height, width))  # gets the weights first: if refused, the model is as it was
+    dense = layers_of(copy, layers.Dense)
+    of_224 = [layer.kernel.shape for layer in dense[:-1]] == [(25088, 4096), (4096, 4096)]
+    source = source or published(copy, {14_714_688: "VGG16", 20_024_384: "VGG19"}, include_top=of_224)
+
+    for i, (ours, theirs) in enumerate(pairs_of(layers.Conv2D, copy, source)):
+        kernel, bias = theirs.get_weights()
+        ours.set_weights([kernel[:, :, [2, 1, 0]] if i == 0 else kernel, bias])
+    pairs_of(layers.BatchNormalization, copy, source)  # neither has any
+
+    their_dense = layers_of(source, layers.Dense)
+    if their_dense and [d.kernel.shape for d in dense[:-1]] == [d.kernel.shape for d in their_dense[:-1]]:
+        for ours, theirs in zip(dense, their_dense, strict=True):
+            if ours.kernel.shape == theirs.kernel.shape:  # as many classes
+                ours.set_weights(theirs.get_weights())
+        features = Model(copy.input, dense[-1].input)
+        their_features = Model(source.input, their_dense[-1].input, name=source.name)
+    else:
+        left_out = f"{source.name} has no dense layers for images of {height}x{width} pixels"
+        warnings.warn(f"{left_out}, those of model keep their weights", stacklevel=2)
+        features, their_features = feature_maps(copy), feature_maps(source)
+
+    image = np.random.default_rng(0).uniform(0, 255, (1, height, width, 3))
+    image = applications.vgg16.preprocess_input(image).astype("float32")  # normalized, BGR
+    check_features(features, image[..., [2, 1, 0]], their_features, image)
+    model.set_weights(copy.get_weights())
+
+
+def float32_copy(model, size):
+    """Return a copy of a network for images of a size (H, W) that computes in float32 on the CPU.
+
+    Mixed precision keeps two or three digits, and so does the TF32 of a GPU: too few to compare two networks.
+    """
+
+    def in_float32(layer):
+        return layer.from_config(layer.get_config() | {"dtype": "float32"})
+
+    with device("cpu:0"):
+        copy = models.clone_model(model, Input((*size, 3)), in_float32)
+        copy.set_weights(model.get_weights())
+    return copy
+
+
+def published(model, names, include_top):
+    """Return the network of keras.applications that a model is, with the weights that Keras downloads and checks.
+
+    Args:
+        model: a network of `build`.
+        names: {number of parameters without the dense layers: name in keras.applications}.
+        include_top: whether it has its dense layers, too.
+
+    Raises:
+        ValueError: the model is none of them.
+    """
+    n_parameters = model.count_params() - sum(layer.count_params() for layer in layers_of(model, layers.Dense))
+    if n_parameters not in names:
+        counted = f"a network of {n_parameters:,} parameters without its dense layers"
+        raise ValueError(f"weights are published for {', '.join(names.values())}, model is another: {counted}")
+    return getattr(applications, names[n_parameters])(include_top=include_top, weights="imagenet")
+
+
+def layers_of(model, kind):
+    """Return the layers of a kind, such as `layers.Conv2D`, in the order of the graph."""
+    return [layer for layer in model.layers if isinstance(layer, kind)]
+
+
+def pairs_of(kind, model, source):
+    """Return the layers of a kind of two networks side by side: [(of the model, of the source), ...].
+
+    Raises:
+        ValueError: they differ in number or in shape.
+    """
+    ours, theirs = layers_of(model, kind), layers_of(source, kind)
+    if [layer.weights[0].shape for layer in ours] != [layer.weights[0].shape for layer in theirs]:
+        differ = f"its {len(theirs)} {kind.__name__} layers and the {len(ours)} of model differ in number or shape"
+        raise ValueError(f"source must be the same network as model, got {source.name}: {differ}")
+    return list(zip(ours, theirs, strict=True))
+
+
+def feature_maps(model):
+    """Return the part of a network before its classifier: images to the last feature maps (N, H, W, C)."""
+    return Model(model.input, [layer.output for layer in model.layers if layer.output.ndim == 4][-1], name=model.name)
+
+
+def check_features(model, image, source, source_image):
+    """Compare what two networks make of an image, each given as the network takes it, (1, H, W, 3).
+
+    Raises:
+        ValueError: the features differ by 1e-4 of the largest or more.
+    """
+    source = float32_copy(source, source_image.shape[1:3])
+    with device("cpu:0"):
+        features = ops.convert_to_numpy(model(image, training=False))
+        expected = ops.convert_to_numpy(source(source_image, training=False))
+    difference = abs(features - expected).max() / abs(expected).max()
+    if not difference < 1e-4:  # nor may it be nan, of features that are all zero
+        differ = f"with its weights the features of an image differ by {difference:.1g} of the largest"
+        raise ValueError(f"source must be the same network as model, got {source.name}: {differ}")
