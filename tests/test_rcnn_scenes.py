@@ -62,6 +62,50 @@ def test_canvases_are_noise_of_many_kinds():
     assert steps.max() > 3 * steps.min()
 
 
+def test_single_images_lie_where_their_region_says():
+    """Each of one gray, so that its pixels tell which it is; of one size in a batch, and any from 24 to 40 pixels."""
+    images = np.repeat(np.arange(50, dtype="uint8"), 32 * 32 * 3).reshape(50, 32, 32, 3) * 5
+    batches, sides, seen = SCENES.image_batches((images, np.arange(50) % 7), 40, 8, seed=1), set(), []
+    for epoch in range(4):
+        batches.start(epoch)
+        for i in range(len(batches)):
+            inputs, labels = batches[i]
+            assert inputs["images"].shape[1:] == (40, 40, 3) and inputs["images"].dtype == "uint8"
+            assert inputs["regions"].shape == (len(labels), 1, 4) and labels.shape == (len(labels), 1)
+            (side,) = set((inputs["regions"][..., 2:] - inputs["regions"][..., :2]).ravel())
+            sides.add(side)
+            for canvas, region, label in zip(inputs["images"], inputs["regions"][:, 0], labels[:, 0], strict=True):
+                x1, y1, x2, y2 = region.astype(int)
+                (gray,) = np.unique(canvas[y1:y2, x1:x2])
+                assert gray // 5 % 7 == label and (canvas != gray).any() == (side < 40)  # noise around it
+                seen.append(gray // 5)
+    assert sorted(seen) == sorted(4 * list(range(50)))  # each once in an epoch
+    assert min(sides) >= 24 and max(sides) <= 40 and len(sides) > 8
+
+
+def test_half_of_the_single_images_are_mirrored_in_training():
+    images = np.zeros((60, 32, 32, 3), "uint8")
+    images[:, :, 16:] = 200
+    for seed, share in ((0, (0.3, 0.7)), (None, (0, 0))):
+        inputs, _ = SCENES.image_batches((images, np.zeros(60, int)), 40, 60, seed)[0]
+        left = [canvas[int(y1) + 2, int(x1) + 2, 0] for canvas, ((x1, y1, _, _),) in zip(*inputs.values(), strict=True)]
+        assert share[0] <= np.mean(np.array(left) > 100) <= share[1]
+
+
+def test_a_batch_of_single_images_can_be_made_again():
+    """Of seed, epoch and index alone; those of the validation are the same in every epoch."""
+    first, again, other = (SCENES.image_batches((IMAGES, LABELS), 40, 20, seed) for seed in (3, 3, 4))
+    validation = SCENES.image_batches((IMAGES, LABELS), 40, 20)
+    again[1]
+    for name, values in first[0][0].items():
+        np.testing.assert_array_equal(again[0][0][name], values)
+        assert (other[0][0][name] != values).any() and (first[1][0][name] != values).any()
+        np.testing.assert_array_equal(validation[0][0][name], validation[0][0][name])
+    np.testing.assert_array_equal(validation[0][1][:, 0], LABELS[:20])
+    again.start(1)
+    assert (again[0][0]["images"] != first[0][0]["images"]).any()
+
+
 @pytest.mark.parametrize("size", [64, 96, 200])
 def test_other_sizes(size):
     scenes, objects = SCENES.make_scenes(IMAGES, LABELS, 5, size=size)

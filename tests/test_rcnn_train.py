@@ -67,7 +67,7 @@ def test_how_many_scenes_a_split_has_at_most(monkeypatch):
 def test_a_network_begins_with_what_the_pre_trained_one_has_learned(monkeypatch):
     """The same backbone, and the same first dense layer: RoI pooling has as many bins as pool5 has cells."""
     module = small(monkeypatch)
-    pretrained = module.rcnn.build(module.rcnn.METAPARAMETERS["rcnn_vgg8"], (32, 32, 3), 10)
+    pretrained = module.fast_rcnn.build(module.fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"], (40, 40, 3), 10, 1)
     for name in NAMES:
         networks = getattr(module, name)
         shape = (32, 32, 3) if name == "rcnn" else (64, 64, 3)
@@ -91,8 +91,8 @@ def test_the_loss_of_one_scene_is_the_released_codes(part, n, monkeypatch):
     images, labels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype="uint8"), np.arange(40) % 10
     scenes, objects = module.make_scenes(images, labels, 1, seed=4)
     splits = dict.fromkeys(("training", "validation"), (scenes, objects))
-    monkeypatch.setattr(module.steps, "fit", lambda *args: caught.append(args))
-    args, fixed = argparse.Namespace(batch_size=1, seed=0), ([120.0] * 3, [3600.0] * 3)
+    monkeypatch.setattr(module.steps, "fit", lambda *args, **named: caught.append(args))
+    args, fixed = argparse.Namespace(batch_size=1, seed=0, epochs=4), ([120.0] * 3, [3600.0] * 3)
     if part == "anchors":
         network = module.faster_rcnn.build(module.faster_rcnn.METAPARAMETERS["faster_rcnn_vgg8"], (128, 128, 3), 11)
         module.fit_anchors(args, "a step", network, splits, *fixed)
@@ -123,6 +123,20 @@ def test_the_loss_of_one_scene_is_the_released_codes(part, n, monkeypatch):
     assert model.evaluate(validation, verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("n, expected", [(4, [4, 1, 4, 1, 2]), (8, [4, 2, 8, 2, 4]), (1, [4, 1, 1, 1, 1])])
+def test_how_many_epochs_each_step_has(n, expected, monkeypatch):
+    """--epochs are the detector's; a region proposal network has a quarter, the head of step 4 half, and at least 1."""
+    module, seen = small(monkeypatch), []
+    monkeypatch.setattr(module.steps, "fit", lambda *args, **named: seen.append(named.get("epochs") or args[-1]))
+    monkeypatch.setattr(module, "propose", lambda network, scenes, *rest: dict.fromkeys(scenes, [np.zeros((0, 4))]))
+    images, labels = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4)
+    splits = dict.fromkeys(("training", "validation"), (images, labels))
+    scenes = dict.fromkeys(splits, (np.zeros((1, 64, 64, 3), "uint8"), [(np.zeros((0, 4)), np.zeros(0, int))]))
+    args = argparse.Namespace(batch_size=1, seed=0, epochs=n, pretraining_epochs=4, pretraining_rate=0.1, joint=False)
+    module.train_faster_rcnn(args, splits, scenes, 10, [120.0] * 3, [3600.0] * 3)
+    assert seen == expected
+
+
 @pytest.mark.usefixtures("eagerly")
 def test_there_are_more_proposals_to_train_on_than_to_test_with(monkeypatch):
     """300 and 100 of 3,072 anchors; the paper has 2,000 and 300. More than there are fills up with boxes of 0."""
@@ -146,7 +160,8 @@ def tiny(patch):
     """Return a train.py of seconds: narrow networks, scenes of 64x64 pixels, no selective search."""
     module = small(patch)
     patch.setattr(module, "make_scenes", functools.partial(module.make_scenes, size=64))
-    patch.setattr(module, "PRETRAINING_BATCH", 20)
+    for name, value in {"PRETRAINING_BATCH": 20, "RPN_SHARE": 1, "HEAD_SHARE": 1}.items():
+        patch.setattr(module, name, value)
     for user in (module.steps, module.detect):
         patch.setattr(user, "selective_search", grid)
     return module
@@ -315,10 +330,12 @@ def test_the_benchmark_times_the_three(runs, monkeypatch, tmp_path, capsys):
 def test_faster_rcnn_learns(joint, monkeypatch, tmp_path):
     """In both ways it finds the objects of six scenes by heart: to guess the classes would give an mAP of 0.1.
 
-    A narrow network, which sees each of them ten times in an epoch.
+    A narrow network, and scenes of 96x96 pixels, which it sees ten times each in an epoch.
     """
-    groups = tuple({"n_layers": 2, "n_filters": n} for n in (16, 32, 64))
+    groups = tuple({"n_layers": 1, "n_filters": n} for n in (16, 32, 64))
     module = small(monkeypatch, groups, n_units=(128,), dropout=0.0)
+    monkeypatch.setattr(module, "make_scenes", functools.partial(module.make_scenes, size=96))
+    monkeypatch.setattr(module, "RPN_SHARE", 0.5)
     make_splits = module.make_splits
 
     def six_scenes(splits, n_scenes, seed):
@@ -328,7 +345,7 @@ def test_faster_rcnn_learns(joint, monkeypatch, tmp_path):
 
     monkeypatch.setattr(module, "make_splits", six_scenes)
     flags = ["--data", "synthetic", "--limit", "1000", "--scenes", "60", "--epochs", "4"] + ["--joint"] * joint
-    flags += ["--pretraining-epochs", "4", "--output", tmp_path]
+    flags += ["--pretraining-epochs", "4", "--learning-rate", "0.02", "--output", tmp_path]
     main("rcnn", monkeypatch, *flags, module=module)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["map_50"] > 0.6 and results["proposal_recall"] > 0.8
