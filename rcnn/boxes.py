@@ -62,7 +62,7 @@ def decode(anchors, deltas, deviations=(1, 1, 1, 1)):
 
 def clip(boxes, height, width):
     """Cut boxes (..., 4) off at the edges of an image."""
-    return ops.clip(boxes, 0, ops.convert_to_tensor([width, height, width, height], "float32"))
+    return ops.clip(ops.cast(boxes, "float32"), 0, ops.convert_to_tensor([width, height, width, height], "float32"))
 
 
 def is_larger_than(boxes, size):

@@ -146,7 +146,7 @@ def detect(model, image, proposals=None):
         is_box = ops.convert_to_numpy(boxes.is_larger_than(outputs["regions"], 1e-3))  # not those that fill up
         regions, scores, deltas = (outputs[key][is_box] for key in ("regions", "classes", "deltas"))
     else:
-        regions = selective_search(image, max_boxes=N_PROPOSALS) if proposals is None else proposals
+        regions = selective_search(image, max_boxes=N_PROPOSALS) if proposals is None else proposals[:N_PROPOSALS]
         look = {"rcnn": rcnn_outputs, "fast_rcnn": fast_rcnn_outputs}[name]
         scores, deltas = look(model, image, regions)
     if name == "rcnn":

@@ -187,18 +187,6 @@ def two_groups(x, n_filters, kernel_size):
     return layers.Concatenate()(parts)
 
 
-def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
-    """Divide each channel by a power of the squares of its neighbors: (N, H, W, C), the same shape.
-
-    Krizhevsky et al. 2012, section 3.3, with the constants of the released code: alpha is divided by the number of
-    neighbors, and 1 is added.
-    """
-    n_channels, reach = x.shape[-1], size // 2
-    squares = ops.pad(ops.square(x), ((0, 0), (0, 0), (0, 0), (reach, reach)))
-    total = sum(squares[..., i : i + n_channels] for i in range(size))
-    return x / (1 + alpha / size * total) ** beta
-
-
 def learner(x, pool_size=2):
     """The last pooling: feature maps (N, H, W, C) to pool5 (N, H / 2, W / 2, C), all that the classifier sees."""
     return layers.MaxPooling2D(pool_size, strides=2)(x)
@@ -288,3 +276,15 @@ def conv_relu(x, n_filters, batch_normalization=False):
     if batch_normalization:
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
+
+
+# Copied from inception/inception_v1.py
+def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
+    """Divide by (1 + alpha m)^beta, m the mean square of a feature map and its neighbours: (N, H, W, C) throughout.
+
+    Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, with the
+    constants of bvlc_googlenet, where k is 1 and the sum is a mean.
+    """
+    squares = ops.pad(ops.square(x), ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))  # (N, H, W, C + size - 1)
+    mean = sum(squares[..., i : i + x.shape[-1]] for i in range(size)) / size
+    return x / (1 + alpha * mean) ** beta

@@ -348,7 +348,7 @@ def test_faster_rcnn_learns(joint, monkeypatch, tmp_path):
     flags += ["--pretraining-epochs", "4", "--learning-rate", "0.02", "--output", tmp_path]
     main("rcnn", monkeypatch, *flags, module=module)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["map_50"] > 0.6 and results["proposal_recall"] > 0.8
+    assert results["map_50"] > 0.6 and results["proposal_recall"] > 0.7
 
 
 @pytest.mark.parametrize(
