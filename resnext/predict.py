@@ -26,7 +26,7 @@ def main():
     args = parser.parse_args()
     results = report.read(args.run)
     data.check(args.images)  # before the network is loaded
-    model = run.load(args.run)
+    model = run.load_model(args.run)
     if model.output_shape != (None, len(results["classes"])):
         raise data.DataError(f"{args.run} holds a {results['model']}, which does not classify single images")
     photos = data.Photos(args.images, model.input_shape[1])

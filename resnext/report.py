@@ -28,14 +28,14 @@ def facts(model, images, classes):
         classes: the names of the classes in order.
     """
     normalization = model.get_layer("normalization")
+    crop = {"crop": "the largest square in the middle of the upright photo"} if isinstance(images, data.Photos) else {}
     return {
         "parameters": sum(math.prod(variable.shape) for variable in model.trainable_variables),
         "classes": list(classes),
-        "size": list(images.shape[1:3]),
-        "crop": "the largest square in the middle of an upright image, resized",
         "pixels": [0, 255],
         "mean": np.ravel(keras.ops.convert_to_numpy(normalization.mean)).tolist(),
         "variance": np.ravel(keras.ops.convert_to_numpy(normalization.variance)).tolist(),
+        **crop,
     }
 
 

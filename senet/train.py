@@ -2,6 +2,7 @@
 
     python senet/train.py --data synthetic --epochs 4    # a minute, no network
     python senet/train.py                                # CIFAR-10, half an hour on 2 cores
+    python senet/train.py --data FOLDER                  # photos, with a subfolder for each class
 
 To resume an interrupted run, repeat the command.
 """
@@ -64,7 +65,7 @@ def augmentation(x, shift=4.5 / 32):
 def main():
     """Train what the command line says, measure the best model, and write the results."""
     parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
-    args = transfer.arguments(parser, PUBLISHED, TRANSFER_EPOCHS, TRANSFER_RATE)
+    args = transfer.command_line(parser, PUBLISHED, TRANSFER_EPOCHS, TRANSFER_RATE)
     splits, classes = data.load(args.data, args.limit, args.seed, args.image_size)
     x, _ = splits["training"]
     network = run.built(args, *MODELS[args.model], x.shape[1:], len(classes))

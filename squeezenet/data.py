@@ -136,8 +136,8 @@ def read_folder(folder):
         missing = next(name for name in BINARY_FILES if name not in found)
         raise DataError(
             f"{folder} lacks {missing}: --data needs the binary version of CIFAR-10, data_batch_1.bin to "
-            "data_batch_5.bin and test_batch.bin from cifar-10-binary.tar.gz, or, to classify photos, a subfolder of "
-            f"them for each class, and the folder holds {held}"
+            "data_batch_5.bin and test_batch.bin from cifar-10-binary.tar.gz, or, to classify, a subfolder of "
+            f"photos for each class, and the folder holds {held}"
         )
     batches = []
     for name in BINARY_FILES:
@@ -284,6 +284,7 @@ def check(paths):
         except DataError as error:
             return str(error)
 
+    Image.init()  # loads the formats now; of several threads one could find them half loaded
     with ThreadPool() as pool:
         faults = [found for found in pool.imap(fault, paths, 16) if found]
     if faults:

@@ -73,7 +73,7 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
     flag("--model", metavar="NAME", choices=models, default=model, help=f"default {model}; all: {', '.join(models)}")
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
          help="default cifar10: downloaded once, 170 MB; synthetic: drawn by numpy, needs no network; "
-         "FOLDER: the binary files of CIFAR-10, or, to classify photos, a subfolder of them for each class")
+         "FOLDER: holds the binary files of CIFAR-10")
     flag("--epochs", metavar="N", type=whole(1), default=epochs,
          help=f"default {listed(epochs)}: its time on 2 cores is said above")
     flag("--batch-size", metavar="N", type=whole(1), default=batch_size,
@@ -143,7 +143,7 @@ def parse(parser, folder=lambda args: args.model):
     if of_photos:
         args.image_size = args.image_size or 32
     elif getattr(args, "image_size", None):
-        parser.error(f"--image-size is for photos, and the images of --data {args.data} have 32x32 pixels")
+        parser.error(f"--image-size is for photos: the images of --data {args.data} have 32x32 pixels")
     n_images = math.inf if of_photos else data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     if args.limit is not None and args.limit > n_images:
         parser.error(f"--limit must be at most {n_images}, the images to train on, got {args.limit}")
@@ -331,10 +331,10 @@ def batches(split, batch_size, seed=None, targets=lambda labels: labels):
 
 def best(args):
     """Return the model that was best on the validation images, as a stranger would load it."""
-    return load(args.output)
+    return load_model(args.output)
 
 
-def load(folder):
+def load_model(folder):
     """Return the model of a run."""
     path = Path(folder).expanduser() / "model.keras"
     try:

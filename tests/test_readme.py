@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from folders import CLASSIFIERS, FOLDERS, ROOT, load, predict
+from photos import write_photos
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
 
@@ -47,10 +48,17 @@ def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
     def stop(*args):
         raise Loads
 
+    (tmp_path / "data").mkdir()
+    for name in ("seven", "three"):
+        write_photos(tmp_path / "photos" / name, {"a": 3, "b": 3})
+    (tmp_path / "runs" / "seven").mkdir(parents=True)
+    results = json.dumps({"model": "resnet14_wide_cifar10", "classes": ["a", "b"]})
+    (tmp_path / "runs" / "seven" / "results.json").write_text(results)
     for _, command in COMMANDS:
         if "train.py" in command:
             _, script, *flags = shlex.split(command)
-            flags = [str(tmp_path) if flag == "FOLDER" or "cifar10-jpeg" in flag else flag for flag in flags]
+            folder = tmp_path / ("photos/three" if "--image-size" in flags else "data")
+            flags = [str(folder) if flag == "FOLDER" or "cifar10-jpeg" in flag else flag for flag in flags]
             module = load(script)
             monkeypatch.setattr(module.data, "load", stop)
             monkeypatch.setattr(sys, "argv", [script, *flags])
@@ -62,8 +70,12 @@ def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
 def test_the_other_commands_are_the_tests_and_what_they_need():
     others = {command for path, command in COMMANDS if "train.py" not in command}
     compare = "python rcnn/compare.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data data/cifar10-jpeg"
+    photos = {
+        "python tests/make_photos.py data/cifar10-jpeg photos",
+        "python resnet/predict.py runs/resnet50_photos IMAGE",
+    }
     tests = {"pip install -r requirements.txt", "python -m pytest", 'python -m pytest -m ""'}
-    assert others == tests | {"python resnext/step_times.py", compare}
+    assert others == tests | photos | {"python resnext/step_times.py", compare}
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'python -m pytest -m ""' in ci and "-r requirements.txt" in ci
 

@@ -17,7 +17,7 @@ import report
 import run
 
 
-def arguments(parser, published, epochs, learning_rate):
+def command_line(parser, published, epochs, learning_rate):
     """Return the arguments of the command line, with two flags more: --image-size and --weights.
 
     Args:
@@ -27,10 +27,10 @@ def arguments(parser, published, epochs, learning_rate):
     """
     flag = parser.add_argument
     flag("--image-size", metavar="N", type=run.whole(1),
-         help="default 32: of photos, if --data FOLDER has a subfolder of them for each class")
+         help="default 32: of photos, if FOLDER has a subfolder of them for each class")
     flag("--weights", metavar="imagenet|RUN",
-         help="default random; imagenet: published ones, RUN: a finished run's; then --epochs counts each of two steps, "
-         f"and is {epochs} by default, --learning-rate {learning_rate}")
+         help="default random; imagenet: published ones; RUN: those of a finished run; then the defaults are two steps "
+         f"of {epochs} epochs each, the first at {learning_rate}")
     given, _ = parser.parse_known_args()  # now, since run.parse compares the flags with those of an earlier run
     if given.weights:
         parser.set_defaults(epochs=epochs, learning_rate=learning_rate)
@@ -51,7 +51,7 @@ def load_weights(args, network, classes, published):
         args: the parsed command line.
         network: a new network, as `build` made it.
         classes: the names of its classes; with weights of the same ones it gets the whole classifier.
-        published: as in `arguments`.
+        published: as in `command_line`.
     """
     if args.weights == "imagenet":
         module = published[args.model]
@@ -60,7 +60,7 @@ def load_weights(args, network, classes, published):
         except Exception as error:  # a download that fails raises no narrower one
             raise data.DataError(f"--weights imagenet: {error}") from error
         return module.IMAGENET_MEAN, module.IMAGENET_VARIANCE
-    trained = run.load(args.weights)
+    trained = run.load_model(args.weights)
     copy_weights(args, trained.get_layer(args.model), network, report.read(args.weights)["classes"] == list(classes))
     normalization = trained.get_layer("normalization")
     return [np.ravel(keras.ops.convert_to_numpy(x)) for x in (normalization.mean, normalization.variance)]
