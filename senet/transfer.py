@@ -104,7 +104,8 @@ def freeze_all_but(network, *stages):
 def thawed(args):
     """Return the best model with no layer frozen, as it is also saved, so that it can be trained on."""
     model = run.best(args)
-    model.trainable = True
+    for layer in model.get_layer(args.model).layers:  # model.trainable = True does not reach them
+        layer.trainable = True
     optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)  # or every load would warn
