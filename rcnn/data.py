@@ -34,6 +34,7 @@ BINARY_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}  # folder: the name of the split
 SAMPLE = 300  # photos of which mean and variance are taken
+N_NAMED = 5  # files in a sentence about those that cannot be read
 
 
 class DataError(Exception):
@@ -288,8 +289,8 @@ def check(paths):
     with ThreadPool() as pool:
         faults = [found for found in pool.imap(fault, paths, 16) if found]
     if faults:
-        others = f"; so must {len(faults) - 1} more files, the last of them for: {faults[-1]}" if faults[1:] else ""
-        raise DataError(faults[0] + others)
+        others = [f"and so {len(faults) - N_NAMED} more"] if len(faults) > N_NAMED else []
+        raise DataError("; ".join(faults[:N_NAMED] + others))
 
 
 def subfolders(folder):
@@ -346,8 +347,9 @@ def read_photo(path, size, rng=None):
             image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at half, a quarter or an eighth of its size
             image = in_color(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders raise many kinds
-        reason = "not an image that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"{path} cannot be read ({reason}) and must be repaired or removed") from error
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "not an image that Pillow knows" if unknown else getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({reason})") from error
     width, height = image.size
     side = min(width, height)
     if rng is None:

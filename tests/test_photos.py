@@ -275,8 +275,9 @@ def test_a_photo_that_cannot_be_read_is_named_before_the_training(how, name, pho
     errors = capsys.readouterr().err
     assert exit_.value.code == 2 and "Traceback" not in errors
     assert f"train.py: error: {tmp_path / 'photos' / name} cannot be read (" in errors.split("\n")[-2]
-    spoil(tmp_path / "photos" / "blue jay" / "2.png", "empty")
-    refused(tmp_path / "photos", "so must 1 more files")
+    for i in range(7):
+        spoil(tmp_path / "photos" / "blue jay" / f"{2 * i}.png", "empty")
+    refused(tmp_path / "photos", "); and so 3 more")  # of eight, five are named
     assert not list((tmp_path / "out").iterdir())
 
 
