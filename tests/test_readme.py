@@ -175,18 +175,6 @@ def log_of_the_defaults(folder, *where):
     return log, readme, f"{log['epochs']} | {log['seconds'] / 60:.0f}"
 
 
-def test_results_of_transfer_learning():
-    """The weights of seven classes help to learn three others; figures and commands of README and logs are the same."""
-    readme, accuracy = (ROOT / "resnet" / "README.md").read_text(), {}
-    for name in ("seven", "three_with", "three_without"):
-        log = json.loads((ROOT / "resnet" / "results" / "transfer" / f"{name}.json").read_text())
-        assert f"{log['command']}\n" in readme
-        figures = [name, f"{log['seconds']:.0f}", f"{log['validation_accuracy']:.2%}", f"{log['test_accuracy']:.2%}"]
-        assert f"| {' | '.join(figures)} |" in readme
-        accuracy[name] = log["test_accuracy"]
-    assert accuracy["three_with"] > accuracy["three_without"] + 0.05
-
-
 def test_results_of_multilabel():
     log, readme, run = log_of_the_defaults("multilabel", "groups")
     accuracy = {name: log[f"test_{name}_accuracy"] for name in ("kind", "realm", "alive")}
