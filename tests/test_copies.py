@@ -1,20 +1,20 @@
 """A function that stands in several files is the same text there, under a mark that names the file it comes from.
 
 `# Copied from vgg/train.py` above a function or class is a copy of it. A file whose first line is
-`# The same file in every folder.` is just that.
+`# The same file in every folder.`, or `... in the folder of every classifier.`, is just that.
 """
 
 import ast
 import re
 
 import pytest
-from folders import FOLDERS, ROOT, SHARED
+from folders import CLASSIFIERS, FOLDERS, ROOT, SHARED, SHARED_BY_CLASSIFIERS
 
 FILES = [
     path.relative_to(ROOT).as_posix()
     for folder in FOLDERS
     for path in sorted((ROOT / folder).glob("*.py"))
-    if folder == "vgg" or path.name not in SHARED
+    if folder == "vgg" or path.name not in SHARED + SHARED_BY_CLASSIFIERS
 ]
 MARK = re.compile(r"# Copied from (\S+)")
 # The same name for what differs by architecture or by task.
@@ -43,6 +43,13 @@ MARKED = [(path, name) for path in FILES for name, (mark, _) in DEFINITIONS[path
 def test_shared_files_are_the_same_to_the_byte(name):
     texts = {(ROOT / folder / name).read_bytes() for folder in FOLDERS}
     assert len(texts) == 1 and texts.pop().startswith(b"# The same file in every folder.\n")
+
+
+@pytest.mark.parametrize("name", SHARED_BY_CLASSIFIERS)
+def test_files_shared_by_the_classifiers_are_the_same_to_the_byte(name):
+    texts = {(ROOT / folder / name).read_bytes() for folder in CLASSIFIERS}
+    assert len(texts) == 1 and texts.pop().startswith(b"# The same file in the folder of every classifier.\n")
+    assert not any((ROOT / folder / name).exists() for folder in FOLDERS if folder not in CLASSIFIERS)
 
 
 def test_a_file_name_stands_for_one_text():

@@ -139,7 +139,7 @@ def test_synthetic_images_are_not_trivial():
         ((), "the folder holds nothing"),
         (("data_batch_1", "test_batch", "batches.meta"), "the folder holds batches.meta, data_batch_1, test_batch"),
         (("cifar-10-binary.tar.gz",), "the folder holds cifar-10-binary.tar.gz"),
-        (("airplane/1.png", "bird/2.png"), "the folder holds airplane, bird"),
+        (("airplane/1.txt", "bird/2.npy"), "the folder holds airplane, bird"),
         (tuple("abcdefg"), "the folder holds a, b, c, d, e, ..."),
     ],
 )

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from folders import CLASSIFIERS, FOLDERS, ROOT, copy_tracked, load, predict
+from photos import write_photos
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
 
@@ -52,10 +53,17 @@ def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
     def stop(*args):
         raise Loads
 
+    (tmp_path / "data").mkdir()
+    for name in ("seven", "three"):
+        write_photos(tmp_path / "photos" / name, {"a": 3, "b": 3})
+    results = json.dumps({"model": "resnet14_wide_cifar10", "classes": ["a", "b"]})
     for _, command in COMMANDS:
         if "train.py" in command:
             _, script, *flags = shlex.split(command)
-            flags = [str(tmp_path) if flag == "FOLDER" or "cifar10-jpeg" in flag else flag for flag in flags]
+            folder = tmp_path / ("photos/three" if "--image-size" in flags else "data")
+            flags = [str(folder) if flag == "FOLDER" or "cifar10-jpeg" in flag else flag for flag in flags]
+            if "--weights runs/seven" in command:  # the command before made it
+                (tmp_path / "runs" / "seven" / "results.json").write_text(results)
             module = load(script)
             monkeypatch.setattr(module.data, "load", stop)
             monkeypatch.setattr(sys, "argv", [script, *flags])
@@ -66,12 +74,16 @@ def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
 
 def test_the_other_commands_are_the_tests_and_what_they_need():
     others = {command for path, command in COMMANDS if "train.py" not in command}
+    photos = {
+        "python tests/make_photos.py data/cifar10-jpeg photos",
+        "python resnet/predict.py runs/resnet50_photos IMAGE",
+    }
     rcnn = {
         "python rcnn/benchmark.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data data/cifar10-jpeg",
         "python rcnn/detect.py runs/faster_rcnn holiday.jpg --size 256",
     }
     tests = {"pip install -r requirements.txt", "python -m pytest", 'python -m pytest -m ""'}
-    assert others == tests | rcnn | {"python resnext/step_times.py"}
+    assert others == tests | photos | rcnn | {"python resnext/step_times.py"}
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'python -m pytest -m ""' in ci and "-r requirements.txt" in ci
 

@@ -1,6 +1,7 @@
 # The same file in every folder.
 """What a training leaves behind besides the model: results.json, history.csv and pictures."""
 
+import contextlib
 import csv
 import json
 import math
@@ -8,42 +9,50 @@ import platform
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 from matplotlib.figure import Figure
 
+import data
 import run
 
 
 def facts(model, images, classes):
-    """Return what a user of the model must know: its parameters, the names of its classes, the pixels it takes.
+    """Return what a user of the model must know: its parameters, the names of its classes, the images it takes.
 
     Args:
-        model: the trained model.
+        model: the trained model, with a layer "normalization".
         images: the training images (N, H, W, C), pixels 0 to 255.
         classes: the names of the classes in order.
     """
+    normalization = model.get_layer("normalization")
+    crop = {"crop": "the largest square in the middle of the upright photo"} if isinstance(images, data.Photos) else {}
     return {
         "parameters": sum(math.prod(variable.shape) for variable in model.trainable_variables),
         "classes": list(classes),
         "pixels": [0, 255],
-        "mean": images.mean((0, 1, 2)).tolist(),
-        "variance": images.var((0, 1, 2)).tolist(),
+        "mean": np.ravel(keras.ops.convert_to_numpy(normalization.mean)).tolist(),
+        "variance": np.ravel(keras.ops.convert_to_numpy(normalization.variance)).tolist(),
+        **crop,
     }
 
 
-def evaluate(model, splits):
+def evaluate(model, splits, batch_size=256):
     """Return loss and metrics of a compiled model, {"validation_loss": ..., "test_accuracy": ..., ...}.
 
     Args:
         model: from images to class probabilities.
         splits: {"validation": (images, labels), "test": (images, labels)}, images (N, H, W, C), pixels 0 to 255.
+        batch_size: how many images the memory can hold with their feature maps.
     """
     return {
         f"{split}_{name}": float(value)
         for split in ("validation", "test")
-        for name, value in model.evaluate(run.batches(splits[split], 256), verbose=0, return_dict=True).items()
+        for name, value in model.evaluate(
+            run.batches(splits[split], batch_size), verbose=0, return_dict=True
+        ).items()
     }
 
 
@@ -78,8 +87,21 @@ def write(args, history, scores, figures):
     print(f"Results are in {args.output}.")
 
 
+def read(folder):
+    """Return the results.json of a finished run, with at least the names of its model and its classes."""
+    path, results = Path(folder).expanduser() / "results.json", {}
+    with contextlib.suppress(OSError, ValueError):
+        results = json.loads(path.read_text())
+    if not isinstance(results, dict) or not {"model", "classes"} <= results.keys():
+        fault = "names no model and its classes" if path.exists() else "does not exist"
+        raise data.DataError(f"{folder} is not the folder of a finished run: {path} {fault}")
+    return results
+
+
 def name_of(source):
     """Return how a title calls the images of --data."""
+    if data.is_of_photos(source):
+        return f"the photos in {Path(source).name}"
     return {"cifar10": "CIFAR-10", "synthetic": "synthetic shapes, not CIFAR-10"}.get(source, "CIFAR-10 files")
 
 

@@ -1,0 +1,113 @@
+# The same file in the folder of every classifier.
+"""Transfer learning: begin with what a network has learned from other images, of which there were many more.
+
+Donahue et al. 2013, "DeCAF: A Deep Convolutional Activation Feature for Generic Visual Recognition", arXiv:1310.1531: a
+classifier on the features of a frozen network. Yosinski et al. 2014, "How transferable are features in deep neural
+networks?", arXiv:1411.1792: the first groups learn what all images have in common, the last what one task needs.
+"""
+
+import re
+
+import keras
+import numpy as np
+from keras import layers
+
+import data
+import report
+import run
+
+
+def command_line(parser, published, epochs, learning_rate):
+    """Return the arguments of the command line, with two flags more: --image-size and --weights.
+
+    Args:
+        parser: from `run.parser`.
+        published: {model: the module with `load_imagenet_weights`}, the models of which there are published weights.
+        epochs, learning_rate: defaults with --weights.
+    """
+    flag = parser.add_argument
+    flag("--image-size", metavar="N", type=run.whole(1),
+         help="default 32: of photos, if FOLDER has a subfolder of them for each class")
+    flag("--weights", metavar="imagenet|RUN",
+         help="default random; imagenet: published ones; RUN: those of a finished run; then the defaults are two steps "
+         f"of {epochs} epochs each, the first at {learning_rate}")
+    given, _ = parser.parse_known_args()  # now, since run.parse compares the flags with those of an earlier run
+    if given.weights:
+        parser.set_defaults(epochs=epochs, learning_rate=learning_rate)
+    if given.weights == "imagenet" and given.model not in published:
+        there_are = f"there are some for {', '.join(published)}" if published else "there are none for these networks"
+        parser.error(f"--weights imagenet: {there_are}, got --model {given.model}")
+    if given.weights and given.weights != "imagenet":
+        trained = report.read(given.weights)["model"]
+        if trained != given.model:
+            parser.error(f"--weights {given.weights} are those of a {trained}, got --model {given.model}")
+    return run.parse(parser)
+
+
+def load_weights(args, network, classes, published):
+    """Give a network the weights that --weights names; return mean and variance of the images that belong to them.
+
+    Args:
+        args: the parsed command line.
+        network: a new network, as `build` made it.
+        classes: the names of its classes; with weights of the same ones it gets the whole classifier.
+        published: as in `command_line`.
+    """
+    if args.weights == "imagenet":
+        module = published[args.model]
+        try:
+            module.load_imagenet_weights(network)
+        except Exception as error:  # a download that fails raises no narrower one
+            raise data.DataError(f"--weights imagenet: {error}") from error
+        return module.IMAGENET_MEAN, module.IMAGENET_VARIANCE
+    trained = run.load_model(args.weights)
+    copy_weights(args, trained.get_layer(args.model), network, report.read(args.weights)["classes"] == list(classes))
+    normalization = trained.get_layer("normalization")
+    return [np.ravel(keras.ops.convert_to_numpy(x)) for x in (normalization.mean, normalization.variance)]
+
+
+def copy_weights(args, trained, network, same_classes):
+    """Copy the weights of a trained network to one of the same architecture; for other classes, not its last layer's.
+
+    The dense layers of a classifier that flattens its feature maps fit images of one size: for another they are left.
+    """
+    sources = {layer.name: layer for layer in trained.layers}
+    targets = [layer for layer in network.layers if layer.weights]
+    if not same_classes:
+        targets.pop()
+    shapes = {name: [weight.shape for weight in layer.weights] for name, layer in sources.items()}
+    others = [layer.name for layer in targets if shapes.get(layer.name) != [weight.shape for weight in layer.weights]]
+    if any(not name.startswith("classifier") for name in others):
+        raise data.DataError(f"--weights {args.weights} are those of another {args.model}: {others[0]} does not fit")
+    if others:
+        print("The weights are of another image size: the classifier begins with random ones.")
+        targets = [layer for layer in targets if not layer.name.startswith("classifier")]
+    for layer in targets:
+        layer.set_weights(sources[layer.name].get_weights())
+
+
+def last_group(network):
+    """Return the name of a network's last group."""
+    return [layer.name for layer in network.layers if re.fullmatch(r"group_\d+", layer.name)][-1]
+
+
+def freeze_all_but(network, *stages):
+    """Freeze the layers of all other stages, and batch normalization in these too.
+
+    It then works as in inference: the statistics of a few images of another kind would not fit the weights.
+    """
+    for layer in network.layers:
+        in_stages = layer.name.startswith(tuple(f"{stage}_" for stage in stages))
+        layer.trainable = in_stages and not isinstance(layer, layers.BatchNormalization)
+
+
+def thawed(args):
+    """Return the best model with no layer frozen, as it is also saved, so that it can be trained on."""
+    model = run.best(args)
+    for layer in model.get_layer(args.model).layers:  # model.trainable = True does not reach them
+        layer.trainable = True
+    optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)  # or every load would warn
+    run.write_whole(args.output / "model.keras", model.save)
+    return model
