@@ -24,7 +24,7 @@ def main():
     parser.add_argument("run", metavar="RUN", help="the folder of a finished run")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, of any size")
     args = parser.parse_args()
-    results = report.read(args.run)
+    results = report.results_of(args.run)
     data.check(args.images)  # before the network is loaded
     model = run.load_model(args.run)
     if model.output_shape != (None, len(results["classes"])):

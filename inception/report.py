@@ -87,7 +87,7 @@ def write(args, history, scores, figures):
     print(f"Results are in {args.output}.")
 
 
-def read(folder):
+def results_of(folder):
     """Return the results.json of a finished run, with at least the names of its model and its classes."""
     path, results = Path(folder).expanduser() / "results.json", {}
     with contextlib.suppress(OSError, ValueError):

@@ -38,7 +38,7 @@ def command_line(parser, published, epochs, learning_rate):
         there_are = f"there are some for {', '.join(published)}" if published else "there are none for these networks"
         parser.error(f"--weights imagenet: {there_are}, got --model {given.model}")
     if given.weights and given.weights != "imagenet":
-        trained = report.read(given.weights)["model"]
+        trained = report.results_of(given.weights)["model"]
         if trained != given.model:
             parser.error(f"--weights {given.weights} are those of a {trained}, got --model {given.model}")
     return run.parse(parser)
@@ -60,8 +60,8 @@ def load_weights(args, network, classes, published):
         except Exception as error:  # a download that fails raises no narrower one
             raise data.DataError(f"--weights imagenet: {error}") from error
         return module.IMAGENET_MEAN, module.IMAGENET_VARIANCE
-    trained = run.load_model(args.weights)
-    copy_weights(args, trained.get_layer(args.model), network, report.read(args.weights)["classes"] == list(classes))
+    trained, learned = run.load_model(args.weights), report.results_of(args.weights)["classes"]
+    copy_weights(args, trained.get_layer(args.model), network, same_classes=learned == list(classes))
     normalization = trained.get_layer("normalization")
     return [np.ravel(keras.ops.convert_to_numpy(x)) for x in (normalization.mean, normalization.variance)]
 
