@@ -8,21 +8,32 @@ subfolder `backup` holds the state of the last finished epoch.
 import argparse
 import csv
 import functools
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
+import socket
 import sys
 import time
 import zipfile
 from pathlib import Path
 
-import keras
+try:
+    import keras
+except (ModuleNotFoundError, ValueError) as error:  # of the backend; later no line of ours would be reached
+    found = f"must be tensorflow, jax or torch, and installed ({error})"
+    sys.stderr.write(f"{Path(sys.argv[0]).name}: error: KERAS_BACKEND {found}\n")
+    sys.exit(2)
 import numpy as np
 from keras import callbacks, utils
 
 import data
+
+BACKENDS = ("tensorflow", "jax", "torch")  # of Keras, those that train
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
+TIMEOUT = 50  # seconds to wait for the other processes
 
 
 def errors_as_sentences(main):
@@ -80,6 +91,8 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
          help=f"default {batch_size}: the learning rate is set for it")
     flag("--learning-rate", metavar="X", type=positive, default=learning_rate,
          help=f"default {listed(learning_rate)}: the highest, at the end of the warm-up")
+    flag("--dtype", metavar="NAME", choices=DTYPES, default="float32",
+         help="default float32; mixed_bfloat16 or mixed_float16: layers compute in half precision, faster on many GPUs")
     flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
          help="default 0; decides the split, the initial weights and all other random numbers")
@@ -117,14 +130,15 @@ def positive(text):
     return number
 
 
-def parse(parser, folder=lambda args: args.model):
-    """Return the arguments of the command line, and seed all random numbers.
+def parse(parser, folder=lambda args: args.model, parallel=True):
+    """Return the arguments of the command line; set precision, devices and the seed of all random numbers.
 
     A wrong argument, or a run that is finished, ends the program here.
 
     Args:
         parser: from the function `parser`.
         folder: makes the name of the default output folder, below runs, from the arguments.
+        parallel: whether the training can use several devices and processes.
     """
     show_all_letters()
     args = parser.parse_args()
@@ -133,6 +147,7 @@ def parse(parser, folder=lambda args: args.model):
             setattr(args, name, value[args.model])
     if keras.config.image_data_format() != "channels_last":
         parser.error("image_data_format in keras.json must be channels_last, got channels_first")
+    check_environment(parser, parallel)
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         found = "which is a file: unpack it first" if Path(args.data).expanduser().is_file() else "which does not exist"
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}, {found}")
@@ -153,9 +168,10 @@ def parse(parser, folder=lambda args: args.model):
     default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic") + "_photos" * of_photos)
     args.output = (args.output or default).expanduser()
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        if not os.access(args.output, os.W_OK):
-            raise PermissionError(None, "no permission")
+        if is_first():
+            args.output.mkdir(parents=True, exist_ok=True)
+            if not os.access(args.output, os.W_OK):
+                raise PermissionError(None, "no permission")
         results, unfinished = args.output / "results.json", args.output / "backup" / "settings.json"
         found = [path for path in (results, unfinished, args.output / "model.keras", args.output / "history.csv",
                                    *args.output.glob("*.png")) if path.exists()]
@@ -172,8 +188,81 @@ def parse(parser, folder=lambda args: args.model):
         if found[0] == results:
             print(f"{args.output} holds this run, finished. To train it again, add --overwrite.")
             sys.exit()
+    keras.config.set_dtype_policy(args.dtype)
+    if parallel:
+        distribute(parser, args)
     keras.utils.set_random_seed(args.seed)
     return args
+
+
+def check_environment(parser, parallel):
+    """Refuse a backend that cannot train, and variables for several processes that cannot be meant."""
+    backend = keras.config.backend()
+    if backend not in BACKENDS:
+        parser.error(f"KERAS_BACKEND must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, got {backend}")
+    try:
+        number, n = processes()
+    except (KeyError, ValueError):  # not set, or not numbers
+        number, n = 0, 0
+    if not 0 <= number < n:
+        names = [f"KERAS_DISTRIBUTION_{name}" for name in ("PROCESS_ID", "NUM_PROCESSES")]
+        found = [os.environ.get(name, "none") for name in names]
+        parser.error(f"{names[0]} must be a whole number below {names[1]}, got {found[0]} and {found[1]}")
+    if n > 1 and not parallel:
+        parser.error(f"this training takes one process, got KERAS_DISTRIBUTION_NUM_PROCESSES={n}")
+    if n > 1 and backend != "jax":
+        parser.error(f"several processes need KERAS_BACKEND=jax, got {backend}")
+
+
+def processes():
+    """Return the number of this process and how many there are: 0 of 1, unless Keras' variables say more."""
+    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" not in os.environ:
+        return 0, 1
+    return tuple(int(os.environ[f"KERAS_DISTRIBUTION_{name}"]) for name in ("PROCESS_ID", "NUM_PROCESSES"))
+
+
+def is_first():
+    """Return whether this process is the one that writes: the only one, or the first of several."""
+    return processes()[0] == 0
+
+
+def distribute(parser, args):
+    """Let each device of this machine, and of the other processes if there are some, have its share of every batch.
+
+    Keras has this data parallelism for JAX: all devices hold the same weights, and a step is that of the whole batch.
+    """
+    if processes()[1] > 1:
+        meet(parser)
+    devices = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
+    if len(devices) > 1:
+        if args.batch_size % len(devices):
+            parser.error(f"--batch-size must be divisible by the {len(devices)} devices, got {args.batch_size}")
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+
+
+def meet(parser):
+    """Meet the other processes at the address of the first; if one does not come, end the program within a minute."""
+    from jax import distributed  # as keras.distribution.initialize does, which would wait for five minutes
+
+    address = os.environ["KERAS_DISTRIBUTION_JOB_ADDRESSES"].split(",")[0]
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES must be HOST:PORT of the first process, got {address}")
+    number, n = processes()
+    print(f"Waiting for {n} processes to meet at {address}, up to {TIMEOUT} seconds.", flush=True)
+    answered, until = number == 0, time.monotonic() + TIMEOUT
+    while not answered:  # asked here, since JAX aborts in place of raising an error
+        try:
+            socket.create_connection((host, int(port)), 5).close()
+            answered = True
+        except OSError as error:
+            if time.monotonic() > until:
+                parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES: {address} does not answer ({error})")
+            time.sleep(1)
+    try:
+        distributed.initialize(address, n, number, initialization_timeout=TIMEOUT)
+    except RuntimeError as error:  # such as a port in use
+        parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES: {address} cannot be used ({error})")
 
 
 def built(args, build, *given, **options):
@@ -197,7 +286,29 @@ def settings(args):
 
 
 def start(args):
-    """Prepare the run folder, where an interrupted run resumes."""
+    """Prepare the run folder, where an interrupted run resumes; of several processes the first does."""
+    if is_first():
+        prepare(args)
+    if processes()[1] > 1:
+        compare_processes(args)
+
+
+def compare_processes(args):
+    """Refuse processes with other flags, or that would resume after another epoch."""
+    from jax.experimental import multihost_utils  # Keras has none
+
+    multihost_utils.sync_global_devices("the run folder is prepared")
+    flags = {name: value for name, value in settings(args).items() if name != "data"}  # each machine may have its own
+    epochs = [path.read_text() for path in sorted((args.output / "backup").rglob("training_metadata.json"))]
+    digest = hashlib.sha256(json.dumps([flags, epochs]).encode()).digest()
+    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    if (digests != digests[0]).any():
+        raise data.DataError("the processes must have the same flags, and to resume an interrupted run, an --output "
+                             "folder that all can read")
+
+
+def prepare(args):
+    """Make the folder for backups, or bring it back to the last epoch that was saved whole."""
     backup = args.output / "backup"
     if args.overwrite:
         for name in ("results.json", "model.keras", "history.csv"):
@@ -226,14 +337,17 @@ def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max", step
         monitor, mode: the column of the history that says which epoch is best, "max" or "min".
         step: its name, if the training has several; each is resumed by a backup of its own.
     """
+    in_all = [callbacks.TerminateOnNaN(raise_error=True), Epochs(training, args.seed)]
+    backup = args.output / "backup" / step
+    if not is_first():  # it resumes too, but writes nothing
+        return [*in_all, callbacks.BackupAndRestore(backup, save_freq=False, delete_checkpoint=False)]
     earlier = history(args).get(monitor)  # of the epochs before an interruption
     best = earlier and {"max": max, "min": min}[mode](earlier)
     return [
-        callbacks.TerminateOnNaN(raise_error=True),
-        Epochs(training, args.seed),
+        *in_all,
         KeepBest(kept, args.output / "model.keras", monitor, mode, best),
         callbacks.CSVLogger(args.output / "history.csv", append=True),
-        callbacks.BackupAndRestore(args.output / "backup" / step, double_checkpoint=True, delete_checkpoint=False),
+        callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False),
     ]
 
 
@@ -281,11 +395,13 @@ class KeepBest(callbacks.ModelCheckpoint):
 class Batches(utils.PyDataset):
     """Batches of anything that has indices: images, pairs, scenes.
 
-    An epoch's order and random numbers depend on the seed and the epoch alone, so a resumed run repeats them.
+    An epoch's order and random numbers depend on the seed and the epoch alone, so a resumed run repeats them. Each of
+    several processes reads its share of every batch.
 
     Args:
         n: how many examples an epoch has.
-        batch_size: how many a batch has; the last may have fewer.
+        batch_size: how many a batch has; the last may have fewer. For several devices it is filled with the first
+            examples of the epoch, once more.
         make: makes a batch, (inputs, targets), from the indices of its examples, (batch_size,), and a numpy Generator.
         seed: of the order and the Generator; None to leave them in order.
     """
@@ -293,6 +409,8 @@ class Batches(utils.PyDataset):
     def __init__(self, n, batch_size, make, seed=None):
         super().__init__(workers=2)  # with one, or with arrays, Keras lets tf.data wait at the end of an epoch
         self.n, self.batch_size, self.make, self.seed = n, batch_size, make, seed
+        self.filled = keras.distribution.distribution() is not None
+        self.process, self.n_processes = processes() if self.filled else (0, 1)
         self.start(0)
 
     def start(self, epoch):
@@ -300,15 +418,19 @@ class Batches(utils.PyDataset):
         self.epoch, self.order = epoch, np.arange(self.n)
         if self.seed is not None:
             np.random.default_rng((self.seed, epoch)).shuffle(self.order)
+        if self.filled:
+            self.order = np.resize(self.order, len(self) * self.batch_size)
 
     def __len__(self):
         """How many batches an epoch has."""
         return math.ceil(self.n / self.batch_size)
 
     def __getitem__(self, i):
-        """Return batch i."""
-        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
-        return self.make(chosen, np.random.default_rng((self.seed or 0, self.epoch, i)))
+        """Return batch i, or this process' share of it."""
+        share = self.batch_size // self.n_processes
+        first = i * self.batch_size + self.process * share
+        chosen = self.order[first : first + share]
+        return self.make(chosen, np.random.default_rng((self.seed or 0, self.epoch, i, self.process)))
 
 
 def batches(split, batch_size, seed=None, targets=lambda labels: labels):
@@ -330,7 +452,18 @@ def batches(split, batch_size, seed=None, targets=lambda labels: labels):
 
 
 def best(args):
-    """Return the model that was best on the validation images, as a stranger would load it."""
+    """Return the model that was best on the validation images, as a stranger would load it.
+
+    From here the first of several processes goes on alone, on one device; the others end.
+    """
+    if keras.distribution.distribution():
+        keras.distribution.set_distribution(None)
+        if processes()[1] > 1:
+            from jax import distributed  # Keras has no function that undoes initialize
+
+            distributed.shutdown()
+    if not is_first():
+        sys.exit()
     return load(args.output)
 
 

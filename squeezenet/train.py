@@ -6,11 +6,12 @@
 To resume an interrupted run, repeat the command.
 """
 
+import run
+
 from keras import Input, Model, layers, optimizers, regularizers
 
 import data
 import report
-import run
 import squeezenet
 import transfer
 
@@ -65,11 +66,12 @@ def main():
     if args.weights:
         mean, variance = transfer.load_weights(args, network, classes, PUBLISHED)
         run.start(args)
-        model = train_in_two_steps(args, network, splits, mean, variance)
+        train_in_two_steps(args, network, splits, mean, variance)
     else:
         mean, variance = data.mean_and_variance(x)
         run.start(args)
-        model = train(args, network, splits, mean, variance, args.learning_rate)
+        train(args, network, splits, mean, variance, args.learning_rate)
+    model = run.best(args)
     scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
     images, labels = (array[:40] for array in splits["test"])
     predicted = model.predict(images, verbose=0).argmax(-1)
