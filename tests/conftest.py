@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-import tensorflow as tf
-from folders import FOLDERS, ROOT, load
+from folders import FOLDERS, ROOT, load, without_graphs
 from networks import TRAINED
 
 
@@ -23,10 +22,9 @@ def copy_tracked(to, *paths):
 
 @pytest.fixture
 def eagerly():
-    """Run what a test trains without graphs: for a few steps they take longer to trace than to run."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    """Run what a test trains without graphs."""
+    with without_graphs():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -68,10 +66,9 @@ def trained(request, tmp_path_factory):
     flags, imports = TRAINED[folder](module, epochs=4)
     arguments = sys.argv
     sys.argv = [f"{folder}/train.py", *map(str, flags), "--output", str(where)]
-    tf.config.run_functions_eagerly(True)
     try:
-        module.main()
+        with without_graphs():
+            module.main()
     finally:
         sys.argv = arguments
-        tf.config.run_functions_eagerly(False)
     return folder, where, imports

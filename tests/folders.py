@@ -85,6 +85,21 @@ def without_numbers():
     keras.utils.clear_session(free_memory=False)
 
 
+@contextlib.contextmanager
+def without_graphs():
+    """Let TensorFlow run what is trained without graphs: for a few steps they take longer to trace than to run."""
+    if keras.config.backend() != "tensorflow":  # PyTorch has none, and JAX is slower without
+        yield
+        return
+    from tensorflow import config
+
+    config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        config.run_functions_eagerly(False)
+
+
 def predict(model, x):
     """Return what a model makes of x, by one plain call: for a few images a graph takes longer to trace than to run."""
     return keras.tree.map_structure(keras.ops.convert_to_numpy, model(x, training=False))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from folders import load
 
 BOXES = load("rcnn/boxes.py")
@@ -120,6 +119,7 @@ def test_clip_and_size():
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("most", [None, 20])
 def test_nms_is_tensorflows(threshold, most):
+    tf = pytest.importorskip("tensorflow")
     for seed in range(5):
         boxes = random_boxes(300, seed)
         scores = np.random.default_rng(seed).uniform(size=300).astype("float32")

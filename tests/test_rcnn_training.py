@@ -7,8 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from folders import load, main, predict
+from folders import load, main, predict, without_graphs
 
 pytestmark = pytest.mark.slow
 
@@ -95,8 +94,7 @@ NAMES = ("rcnn", "fast_rcnn", "faster_rcnn")
 def runs(tmp_path_factory):
     """A run of each detector for seconds, with narrow networks: train.py, {name: (flags, output)}."""
     finished = {}
-    tf.config.run_functions_eagerly(True)  # for a few steps graphs take longer to trace than to run
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_graphs():
         module = small(patch)
         for name in NAMES:
             output = tmp_path_factory.mktemp(name)
@@ -105,7 +103,6 @@ def runs(tmp_path_factory):
             patch.setattr(sys, "argv", ["rcnn/train.py", *flags])
             module.main()
             finished[name] = flags, output
-    tf.config.run_functions_eagerly(False)
     return module, finished
 
 
