@@ -6,6 +6,7 @@ subfolder `backup` holds the state of the last finished epoch.
 """
 
 import argparse
+import contextlib
 import csv
 import functools
 import hashlib
@@ -337,17 +338,17 @@ def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max", step
         monitor, mode: the column of the history that says which epoch is best, "max" or "min".
         step: its name, if the training has several; each is resumed by a backup of its own.
     """
-    in_all = [callbacks.TerminateOnNaN(raise_error=True), Epochs(training, args.seed)]
-    backup = args.output / "backup" / step
-    if not is_first():  # it resumes too, but writes nothing
-        return [*in_all, callbacks.BackupAndRestore(backup, save_freq=False, delete_checkpoint=False)]
     earlier = history(args).get(monitor)  # of the epochs before an interruption
     best = earlier and {"max": max, "min": min}[mode](earlier)
-    return [
-        *in_all,
+    writers = [
         KeepBest(kept, args.output / "model.keras", monitor, mode, best),
         callbacks.CSVLogger(args.output / "history.csv", append=True),
-        callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False),
+    ]
+    return [
+        callbacks.TerminateOnNaN(raise_error=True),
+        Epochs(training, args.seed),
+        *(writers if is_first() else []),
+        Backup(args.output / "backup" / step, double_checkpoint=True, delete_checkpoint=False),
     ]
 
 
@@ -387,9 +388,31 @@ class KeepBest(callbacks.ModelCheckpoint):
 
     def on_epoch_end(self, epoch, logs=None):
         """Save under a partial name if this epoch is the best, then rename."""
-        super().on_epoch_end(epoch, logs)
+        with alone():
+            super().on_epoch_end(epoch, logs)
         if self.partial.exists():
             self.partial.replace(self.path)
+
+
+class Backup(callbacks.BackupAndRestore):
+    """Save the state after each epoch in the first process; restore it in all."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save."""
+        if is_first():
+            with alone():
+                super().on_epoch_end(epoch, logs)
+
+
+@contextlib.contextmanager
+def alone():
+    """Let one process save without the others: Keras makes variables then, for which it else would wait for all."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 class Batches(utils.PyDataset):

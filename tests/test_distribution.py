@@ -14,28 +14,27 @@ import keras
 import numpy as np
 import pytest
 from folders import ROOT, load
-from networks import TRAINED  # noqa: F401  used in the script below
 
 needs_jax = pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="JAX is not installed")
 FLAGS = ["--limit", "120", "--batch-size", "30", "--learning-rate", "0.001"]  # four steps
 
-# Trains the tiny network of a folder without augmentation, in a process of its own; or is interrupted at an epoch.
+# Trains a tiny VGG with batch normalization, without augmentation, in a process of its own; or is interrupted.
 TRAIN = """
 import sys
 sys.path.insert(0, "tests")
 from folders import load
-from networks import TRAINED
-folder, interrupted_at, *flags = sys.argv[1:]
-module = load(f"{folder}/train.py")
-module.augmentation = lambda x, **options: x
-tiny, _ = TRAINED[folder](module)
+from networks import tiny
+interrupted_at, *flags = sys.argv[1:]
+module = load("vgg/train.py")
+module.augmentation = lambda x: x
+given, _ = tiny("vgg with batch normalization")(module)
 on_epoch_begin = module.run.Epochs.on_epoch_begin
 def begin(callback, epoch, logs=None):
     if str(epoch) == interrupted_at:
         raise KeyboardInterrupt
     on_epoch_begin(callback, epoch, logs)
 module.run.Epochs.on_epoch_begin = begin
-sys.argv = [f"{folder}/train.py", *map(str, tiny), *flags]
+sys.argv = ["vgg/train.py", *map(str, given), *flags]
 module.main()
 """
 
@@ -46,7 +45,7 @@ def free_address():
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def run_processes(outputs, *flags, folder="resnet", interrupted_at="never", devices=1):
+def run_processes(outputs, *flags, interrupted_at="never", devices=1):
     """Train in as many processes as there are output folders; return (exit status, stdout, stderr) of each."""
     address, started = free_address(), []
     for i, output in enumerate(outputs):
@@ -55,7 +54,7 @@ def run_processes(outputs, *flags, folder="resnet", interrupted_at="never", devi
             variables |= {"KERAS_DISTRIBUTION_JOB_ADDRESSES": address, "KERAS_DISTRIBUTION_PROCESS_ID": str(i)}
             variables |= {"KERAS_DISTRIBUTION_NUM_PROCESSES": str(len(outputs))}
             variables |= {"JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo"}
-        command = [sys.executable, "-c", TRAIN, folder, interrupted_at, *FLAGS, *flags, "--output", str(output)]
+        command = [sys.executable, "-c", TRAIN, interrupted_at, *FLAGS, *flags, "--output", str(output)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, **pipes))
     ended = []
