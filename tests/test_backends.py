@@ -110,4 +110,5 @@ def test_a_backend_that_is_not_installed_ends_in_a_sentence():
     missing = next(backend for backend in MODULES if backend not in INSTALLED)
     done = run_on(missing, "vgg/predict.py", "runs/none", "none.png")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"predict.py: error: KERAS_BACKEND must be tensorflow, jax or torch, and installed (No module named '{MODULES[missing]}" in done.stderr
+    sentence = "predict.py: error: KERAS_BACKEND must be tensorflow, jax or torch, and installed (No module named"
+    assert f"{sentence} '{MODULES[missing]}" in done.stderr

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -145,10 +144,10 @@ def refused(monkeypatch, capsys, *flags, folder="vgg"):
 @pytest.mark.parametrize(
     "address, number, n, sentence",
     [
-        ("127.0.0.1:1", "0", None, "PROCESS_ID must be a whole number below KERAS_DISTRIBUTION_NUM_PROCESSES, got 0 and none"),
-        ("127.0.0.1:1", "2", "2", "PROCESS_ID must be a whole number below KERAS_DISTRIBUTION_NUM_PROCESSES, got 2 and 2"),
+        ("127.0.0.1:1", "0", None, "must be a whole number below KERAS_DISTRIBUTION_NUM_PROCESSES, got 0 and none"),
+        ("127.0.0.1:1", "2", "2", "must be a whole number below KERAS_DISTRIBUTION_NUM_PROCESSES, got 2 and 2"),
         ("127.0.0.1:1", "one", "2", "got one and 2"),
-        ("127.0.0.1", "1", "2", "KERAS_DISTRIBUTION_JOB_ADDRESSES must be HOST:PORT of the first process, got 127.0.0.1"),
+        ("127.0.0.1", "1", "2", "_JOB_ADDRESSES must be HOST:PORT of the first process, got 127.0.0.1"),
         ("127.0.0.1:1,127.0.0.1:2", "1", "2", "127.0.0.1:1 does not answer (["),
     ],
 )
@@ -203,7 +202,3 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run.distribute(argparse.ArgumentParser(), argparse.Namespace(batch_size=128))
     assert "--batch-size must be divisible by the 3 devices, got 128" in capsys.readouterr().err
-
-
-def test_a_folder_without_a_process_of_its_own_is_that_of_the_first():
-    assert load("vgg/run.py").processes() == (0, 1) and Path("run.py").name  # no variables are set here
