@@ -93,10 +93,10 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
     flag("--learning-rate", metavar="X", type=positive, default=learning_rate,
          help=f"default {listed(learning_rate)}: the highest, at the end of the warm-up")
     flag("--dtype", metavar="NAME", choices=DTYPES, default="float32",
-         help="default float32; mixed_bfloat16 or mixed_float16: layers compute in half precision, faster on many GPUs")
+         help="default float32; or mixed_bfloat16, mixed_float16")
     flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
-         help="default 0; decides the split, the initial weights and all other random numbers")
+         help="default 0; decides the split, the weights, and the rest")
     flag("--output", metavar="DIR", type=Path, help="default runs/NAME or runs/NAME_synthetic: a folder for this run")
     flag("--overwrite", action="store_true", help="replace the run in DIR; default: resume it")
     return parser
