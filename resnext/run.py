@@ -96,7 +96,7 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
          help="default float32; or mixed_bfloat16, mixed_float16")
     flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
-         help="default 0; decides the split, the weights, and the rest")
+         help="default 0; decides the split and all random numbers")
     flag("--output", metavar="DIR", type=Path, help="default runs/NAME or runs/NAME_synthetic: a folder for this run")
     flag("--overwrite", action="store_true", help="replace the run in DIR; default: resume it")
     return parser
