@@ -57,9 +57,13 @@ def run_processes(outputs, *flags, interrupted_at="never", devices=1):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, cwd=ROOT, env=os.environ | variables, **pipes))
     ended = []
-    for process in started:
-        out, err = process.communicate(timeout=300)
-        ended.append((process.returncode, out, err))
+    try:
+        for process in started:
+            out, err = process.communicate(timeout=600)
+            ended.append((process.returncode, out, err))
+    finally:
+        for process in started:  # if one of them waits in vain for the other
+            process.kill()
     return ended
 
 
