@@ -101,10 +101,11 @@ def decoder(x, filters, n_channels):
         x = transposed_convolution(x, n_filters, use_bias=False)
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
         x = layers.ReLU()(x)
-    return transposed_convolution(x, n_channels)  # the channels of the image
+    # In float32 under a policy of half precision too, which would round the pixels and their loss.
+    return transposed_convolution(x, n_channels, dtype="float32")  # the channels of the image
 
 
-def transposed_convolution(x, n_filters, use_bias=True):
+def transposed_convolution(x, n_filters, use_bias=True, dtype=None):
     """A strided transposed 3x3 convolution: (N, H, W, C) -> (N, 2H, 2W, n_filters).
 
     Each pixel adds a 3x3 patch to the output; the patches of neighbors start two pixels apart and overlap by one. What
@@ -112,8 +113,8 @@ def transposed_convolution(x, n_filters, use_bias=True):
     "same" would crop the top and the left on PyTorch. The initial weights are Keras' default, Glorot-uniform, since
     He-normal takes the filters of a transposed kernel for its inputs.
     """
-    x = layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias)(x)
-    return layers.Cropping2D(((0, 1), (0, 1)))(x)  # from (N, 2H + 1, 2W + 1, n_filters)
+    x = layers.Conv2DTranspose(n_filters, 3, 2, use_bias=use_bias, dtype=dtype)(x)
+    return layers.Cropping2D(((0, 1), (0, 1)), dtype=dtype)(x)  # from (N, 2H + 1, 2W + 1, n_filters)
 
 
 # Copied from vgg/vgg.py

@@ -6,11 +6,11 @@ are (N, H, W, C) float32, 0 to 1.
 
 import math
 
+import run
+
 import numpy as np
 from keras import ops
 from matplotlib.figure import Figure
-
-import run
 
 
 def mean_image(training, images):

@@ -8,6 +8,8 @@ To resume an interrupted run, repeat the command.
 
 import math
 
+import run
+
 import numpy as np
 from keras import Input, Model, layers, optimizers
 
@@ -15,7 +17,6 @@ import autoencoder
 import codes
 import data
 import report
-import run
 
 # name: the function that builds it, and its metaparameters
 MODELS = {name: (autoencoder.build, metaparameters) for name, metaparameters in autoencoder.METAPARAMETERS.items()}
@@ -40,7 +41,8 @@ def pre_stem(images, mean, variance):
 
 def restore(x, mean, variance):
     """Undo pre_stem, and scale to 0 to 1: normalized images (N, H, W, C) to images of the same shape."""
-    return layers.Normalization(mean=mean / 255, variance=variance / 255**2, invert=True, name="restore")(x)
+    mean, variance = mean / 255, variance / 255**2
+    return layers.Normalization(mean=mean, variance=variance, invert=True, name="restore", dtype="float32")(x)
 
 
 @run.errors_as_sentences

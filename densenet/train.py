@@ -7,12 +7,13 @@
 To resume an interrupted run, repeat the command.
 """
 
+import run
+
 from keras import Input, Model, layers, optimizers, regularizers
 
 import data
 import densenet
 import report
-import run
 import transfer
 
 # name: the function that builds it, and its metaparameters
@@ -70,7 +71,8 @@ def main():
     else:
         mean, variance = data.mean_and_variance(x)
         run.start(args)
-        model = train(args, network, splits, mean, variance, args.learning_rate)
+        train(args, network, splits, mean, variance, args.learning_rate)
+        model = run.best(args)
     scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
     images, labels = (array[:40] for array in splits["test"])
     predicted = model.predict(images, verbose=0).argmax(-1)
@@ -84,7 +86,7 @@ def train_in_two_steps(args, network, splits, mean, variance):
     """Train on the weights of another training: the classifier on frozen features, then the last group, more slowly.
 
     Until the classifier has learned, its gradients would spoil the features. These are computed anew in each epoch,
-    since augmentation changes the images. Arguments and result are those of `train`.
+    since augmentation changes the images. The arguments are those of `train`.
     """
     steps = {"step_1": ["classifier"], "step_2": ["classifier", transfer.last_group(network)]}
     for i, (step, stages) in enumerate(steps.items()):
@@ -95,7 +97,7 @@ def train_in_two_steps(args, network, splits, mean, variance):
 
 # Copied from vgg/train.py
 def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, step=""):
-    """Train on normalized, augmented images; return the model without augmentation, from its best epoch.
+    """Train on normalized, augmented images; keep the model without augmentation, of its best epoch.
 
     Args:
         args: the parsed command line.
@@ -127,7 +129,6 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
     callbacks = run.callbacks_for(args, kept, training, step=step)
     trained.fit(training, initial_epoch=first_epoch, epochs=first_epoch + args.epochs, validation_data=validation,
                 shuffle=False, callbacks=callbacks)
-    return run.best(args)
 
 
 if __name__ == "__main__":

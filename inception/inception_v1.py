@@ -240,7 +240,8 @@ def auxiliary(x, n_classes, batch_normalization=False):
     x = layers.Flatten()(x)
     x = layers.Dense(1024, activation="relu", kernel_initializer="he_normal")(x)
     x = layers.Dropout(0.7)(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 def conv_relu(x, n_filters, kernel_size, strides=1, batch_normalization=False):
@@ -280,7 +281,8 @@ def classifier(x, n_classes, dropout=0.4):
     """The mean of each feature map, dropout, a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     x = layers.Dropout(dropout)(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 def with_auxiliary(model, heads):

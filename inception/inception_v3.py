@@ -347,7 +347,8 @@ def auxiliary(x, n_classes):
     x = conv_bn_relu(x, 128, (1, 1))  # dimensionality reduction
     x = conv_bn_relu(x, 768, tuple(min(5, size) for size in x.shape[1:3]), padding="valid")  # (N, 1, 1, 768)
     x = layers.GlobalAveragePooling2D()(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 def conv_bn_relu(x, n_filters, kernel_size, strides=1, padding="same"):
@@ -372,7 +373,8 @@ def classifier(x, n_classes, dropout=0.2):
     """
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     x = layers.Dropout(dropout)(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 def smallest_image(size, n_reductions, strides, padding, pooling):

@@ -231,10 +231,9 @@ def classifier(x, classes):
         {name of a group: class probabilities (N, its number of classes)}.
     """
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
-    return {
-        name: layers.Dense(int(n_classes), activation="softmax", kernel_initializer="he_normal", name=name)(x)
-        for name, n_classes in classes.items()
-    }
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    options = {"activation": "softmax", "kernel_initializer": "he_normal", "dtype": "float32"}
+    return {name: layers.Dense(int(n_classes), name=name, **options)(x) for name, n_classes in classes.items()}
 
 
 def multi_hot_classifier(x, n_classes):
@@ -244,7 +243,8 @@ def multi_hot_classifier(x, n_classes):
     targets are multi-hot, 1 for each class in the image, and the loss is the binary cross-entropy.
     """
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
-    return layers.Dense(n_classes, activation="sigmoid", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="sigmoid", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 # Copied from resnet/resnet_v1.py

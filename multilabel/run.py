@@ -18,11 +18,15 @@ import time
 import zipfile
 from pathlib import Path
 
+import devices  # before Keras
+
 import keras
 import numpy as np
 from keras import callbacks, utils
 
 import data
+
+DTYPES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def errors_as_sentences(main):
@@ -80,9 +84,11 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
          help=f"default {batch_size}: the learning rate is set for it")
     flag("--learning-rate", metavar="X", type=positive, default=learning_rate,
          help=f"default {listed(learning_rate)}: the highest, at the end of the warm-up")
+    flag("--dtype", metavar="NAME", choices=DTYPES, default="float32",
+         help="default float32; or mixed_bfloat16, mixed_float16")
     flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
-         help="default 0; decides the split, the initial weights and all other random numbers")
+         help="default 0; decides the split and all random numbers")
     flag("--output", metavar="DIR", type=Path, help="default runs/NAME or runs/NAME_synthetic: a folder for this run")
     flag("--overwrite", action="store_true", help="replace the run in DIR; default: resume it")
     return parser
@@ -117,14 +123,15 @@ def positive(text):
     return number
 
 
-def parse(parser, folder=lambda args: args.model):
-    """Return the arguments of the command line, and seed all random numbers.
+def parse(parser, folder=lambda args: args.model, parallel=True):
+    """Return the arguments of the command line; set precision, devices and the seed of all random numbers.
 
     A wrong argument, or a run that is finished, ends the program here.
 
     Args:
         parser: from the function `parser`.
         folder: makes the name of the default output folder, below runs, from the arguments.
+        parallel: whether the training can use several devices and processes.
     """
     show_all_letters()
     args = parser.parse_args()
@@ -133,6 +140,7 @@ def parse(parser, folder=lambda args: args.model):
             setattr(args, name, value[args.model])
     if keras.config.image_data_format() != "channels_last":
         parser.error("image_data_format in keras.json must be channels_last, got channels_first")
+    devices.check(parser, parallel)
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         found = "which is a file: unpack it first" if Path(args.data).expanduser().is_file() else "which does not exist"
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}, {found}")
@@ -153,9 +161,10 @@ def parse(parser, folder=lambda args: args.model):
     default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic") + "_photos" * of_photos)
     args.output = (args.output or default).expanduser()
     try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        if not os.access(args.output, os.W_OK):
-            raise PermissionError(None, "no permission")
+        if devices.is_first():
+            args.output.mkdir(parents=True, exist_ok=True)
+            if not os.access(args.output, os.W_OK):
+                raise PermissionError(None, "no permission")
         results, unfinished = args.output / "results.json", args.output / "backup" / "settings.json"
         found = [path for path in (results, unfinished, args.output / "model.keras", args.output / "history.csv",
                                    *args.output.glob("*.png")) if path.exists()]
@@ -172,6 +181,9 @@ def parse(parser, folder=lambda args: args.model):
         if found[0] == results:
             print(f"{args.output} holds this run, finished. To train it again, add --overwrite.")
             sys.exit()
+    keras.config.set_dtype_policy(args.dtype)
+    if parallel:
+        devices.distribute(parser, args.batch_size)
     keras.utils.set_random_seed(args.seed)
     return args
 
@@ -197,7 +209,18 @@ def settings(args):
 
 
 def start(args):
-    """Prepare the run folder, where an interrupted run resumes."""
+    """Prepare the run folder, where an interrupted run resumes; of several processes the first does."""
+    if devices.is_first():
+        prepare(args)
+    flags = {name: value for name, value in settings(args).items() if name != "data"}  # each machine may have its own
+    epochs = [path.read_text() for path in sorted((args.output / "backup").rglob("training_metadata.json"))]
+    if not devices.agree([flags, epochs]):
+        raise data.DataError("the processes must have the same flags, and to resume an interrupted run, an --output "
+                             "folder that all can read")
+
+
+def prepare(args):
+    """Make the folder for backups, or bring it back to the last epoch that was saved whole."""
     backup = args.output / "backup"
     if args.overwrite:
         for name in ("results.json", "model.keras", "history.csv"):
@@ -228,12 +251,15 @@ def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max", step
     """
     earlier = history(args).get(monitor)  # of the epochs before an interruption
     best = earlier and {"max": max, "min": min}[mode](earlier)
+    writers = [
+        KeepBest(kept, args.output / "model.keras", monitor, mode, best),
+        callbacks.CSVLogger(args.output / "history.csv", append=True),
+    ]
     return [
         callbacks.TerminateOnNaN(raise_error=True),
         Epochs(training, args.seed),
-        KeepBest(kept, args.output / "model.keras", monitor, mode, best),
-        callbacks.CSVLogger(args.output / "history.csv", append=True),
-        callbacks.BackupAndRestore(args.output / "backup" / step, double_checkpoint=True, delete_checkpoint=False),
+        *(writers if devices.is_first() else []),
+        Backup(args.output / "backup" / step, double_checkpoint=True, delete_checkpoint=False),
     ]
 
 
@@ -247,6 +273,8 @@ class Epochs(callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Seed the batches, and the layers that augment or drop."""
         self.training.start(epoch)
+        of_epoch = np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]
+        keras.utils.set_random_seed(int(of_epoch))  # dropout on PyTorch draws from the global generator
         seeds = [v for v in self.model.non_trainable_variables if v.path.endswith("seed_generator_state")]
         for i, variable in enumerate(seeds):
             variable.assign(np.random.SeedSequence((self.seed, epoch, i)).generate_state(2) % 2**31)
@@ -273,19 +301,32 @@ class KeepBest(callbacks.ModelCheckpoint):
 
     def on_epoch_end(self, epoch, logs=None):
         """Save under a partial name if this epoch is the best, then rename."""
-        super().on_epoch_end(epoch, logs)
+        with devices.alone():
+            super().on_epoch_end(epoch, logs)
         if self.partial.exists():
             self.partial.replace(self.path)
+
+
+class Backup(callbacks.BackupAndRestore):
+    """Save the state after each epoch in the first process; restore it in all."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save."""
+        if devices.is_first():
+            with devices.alone():
+                super().on_epoch_end(epoch, logs)
 
 
 class Batches(utils.PyDataset):
     """Batches of anything that has indices: images, pairs, scenes.
 
-    An epoch's order and random numbers depend on the seed and the epoch alone, so a resumed run repeats them.
+    An epoch's order and random numbers depend on the seed and the epoch alone, so a resumed run repeats them. Each of
+    several processes reads its share of every batch.
 
     Args:
         n: how many examples an epoch has.
-        batch_size: how many a batch has; the last may have fewer.
+        batch_size: how many a batch has; the last may have fewer. For several devices it is filled with the first
+            examples of the epoch, once more.
         make: makes a batch, (inputs, targets), from the indices of its examples, (batch_size,), and a numpy Generator.
         seed: of the order and the Generator; None to leave them in order.
     """
@@ -293,6 +334,8 @@ class Batches(utils.PyDataset):
     def __init__(self, n, batch_size, make, seed=None):
         super().__init__(workers=2)  # with one, or with arrays, Keras lets tf.data wait at the end of an epoch
         self.n, self.batch_size, self.make, self.seed = n, batch_size, make, seed
+        self.filled = keras.distribution.distribution() is not None
+        self.process, self.n_processes = devices.processes() if self.filled else (0, 1)
         self.start(0)
 
     def start(self, epoch):
@@ -300,15 +343,19 @@ class Batches(utils.PyDataset):
         self.epoch, self.order = epoch, np.arange(self.n)
         if self.seed is not None:
             np.random.default_rng((self.seed, epoch)).shuffle(self.order)
+        if self.filled:
+            self.order = np.resize(self.order, len(self) * self.batch_size)
 
     def __len__(self):
         """How many batches an epoch has."""
         return math.ceil(self.n / self.batch_size)
 
     def __getitem__(self, i):
-        """Return batch i."""
-        chosen = self.order[i * self.batch_size : (i + 1) * self.batch_size]
-        return self.make(chosen, np.random.default_rng((self.seed or 0, self.epoch, i)))
+        """Return batch i, or this process' share of it."""
+        share = self.batch_size // self.n_processes
+        first = i * self.batch_size + self.process * share
+        chosen = self.order[first : first + share]
+        return self.make(chosen, np.random.default_rng((self.seed or 0, self.epoch, i, self.process)))
 
 
 def batches(split, batch_size, seed=None, targets=lambda labels: labels):
@@ -330,7 +377,11 @@ def batches(split, batch_size, seed=None, targets=lambda labels: labels):
 
 
 def best(args):
-    """Return the model that was best on the validation images, as a stranger would load it."""
+    """Return the model that was best on the validation images, as a stranger would load it.
+
+    From here the first of several processes goes on alone, on one device; the others end.
+    """
+    devices.part()
     return load_model(args.output)
 
 

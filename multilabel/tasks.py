@@ -3,11 +3,11 @@
 import math
 import textwrap
 
+import run
+
 import numpy as np
 from keras import metrics
 from matplotlib.figure import Figure
-
-import run
 
 # Beside its kind an image has a class of each of these groups: {group: {class: the kinds that belong to it}}.
 CIFAR10_GROUPS = {

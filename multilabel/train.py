@@ -7,12 +7,13 @@
 The default output folder is runs/NAME_TASK. To resume an interrupted run, repeat the command.
 """
 
+import run
+
 from keras import Input, Model, layers, metrics, optimizers, regularizers
 
 import data
 import multilabel
 import report
-import run
 import tasks
 
 # name: the function that builds it, and its metaparameters

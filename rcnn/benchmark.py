@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
+import run
+
 import keras
 import numpy as np
 from keras import Input, Model, utils
@@ -26,7 +28,6 @@ import data
 import detect
 import rcnn
 import report
-import run
 from fast_rcnn import RoIPooling
 from scenes import make_scenes
 from selective_search import selective_search

@@ -13,6 +13,8 @@ import argparse
 import json
 from pathlib import Path
 
+import run
+
 import keras
 import numpy as np
 from keras import Input, Model, ops, utils
@@ -23,7 +25,6 @@ import fast_rcnn
 import faster_rcnn
 import figures
 import rcnn
-import run
 from selective_search import selective_search
 
 N_PROPOSALS = 300  # of selective search, at most

@@ -128,10 +128,13 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
     for i, n in enumerate(n_units, start=6):
         x = layers.Dense(int(n), activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
         x = layers.Dropout(dropout)(x)
-    normal = initializers.RandomNormal  # section 2.3, with these two deviations
-    classes = layers.Dense(n_classes, activation="softmax", kernel_initializer=normal(stddev=0.01), name="classes")(x)
-    deltas = layers.Dense(4 * n_classes, kernel_initializer=normal(stddev=0.001))(x)
-    return {"classes": classes, "deltas": layers.Reshape((-1, n_classes, 4), name="deltas")(deltas)}
+    # In float32 under a policy of half precision too, which would round probabilities and boxes.
+    normal, end = initializers.RandomNormal, {"dtype": "float32"}  # section 2.3, with these two deviations
+    classes = layers.Dense(
+        n_classes, activation="softmax", kernel_initializer=normal(stddev=0.01), name="classes", **end
+    )(x)
+    deltas = layers.Dense(4 * n_classes, kernel_initializer=normal(stddev=0.001), **end)(x)
+    return {"classes": classes, "deltas": layers.Reshape((-1, n_classes, 4), name="deltas", **end)(deltas)}
 
 
 @saving.register_keras_serializable(package="rcnn")

@@ -159,10 +159,14 @@ def region_proposal_network(x, n_anchors, n_filters=512):
     """
     normal = initializers.RandomNormal(stddev=0.01)  # section 3.1.3
     x = layers.Conv2D(n_filters, 3, padding="same", activation="relu", kernel_initializer=normal)(x)
-    objectness = layers.Conv2D(2 * n_anchors, 1, kernel_initializer=normal.clone())(x)
-    deltas = layers.Conv2D(4 * n_anchors, 1, kernel_initializer=normal.clone())(x)
-    objectness = layers.Softmax(name="objectness")(layers.Reshape((-1, 2))(objectness))
-    return {"objectness": objectness, "anchor_deltas": layers.Reshape((-1, 4), name="anchor_deltas")(deltas)}
+    # In float32 under a policy of half precision too, which would round probabilities and boxes.
+    end = {"dtype": "float32"}
+    objectness = layers.Conv2D(2 * n_anchors, 1, kernel_initializer=normal.clone(), **end)(x)
+    deltas = layers.Conv2D(4 * n_anchors, 1, kernel_initializer=normal.clone(), **end)(x)
+    return {
+        "objectness": layers.Softmax(name="objectness", **end)(layers.Reshape((-1, 2), **end)(objectness)),
+        "anchor_deltas": layers.Reshape((-1, 4), name="anchor_deltas", **end)(deltas),
+    }
 
 
 @saving.register_keras_serializable(package="rcnn")

@@ -5,12 +5,13 @@ the network proposes at that moment, so what they are to find is decided inside 
 the coordinates of the regions: neither through RoI pooling, which rounds them, nor through the targets.
 """
 
+import run
+
 import numpy as np
 from keras import Input, Model, layers, ops, random
 
 import boxes
 import faster_rcnn
-import run
 import steps
 import targets
 

@@ -209,7 +209,8 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
     for i, n in enumerate(n_units, start=6):
         x = layers.Dense(int(n), activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
         x = layers.Dropout(dropout)(x)
-    outputs = layers.Dense(n_classes, activation="softmax", name="classes")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    outputs = layers.Dense(n_classes, activation="softmax", name="classes", dtype="float32")(x)
     return {"classes": outputs, "features": x}
 
 
@@ -229,8 +230,10 @@ def with_linear_models(network, n_classes):
     images = Input(network.input_shape[1:], name="images")
     x = pooling(backbone(images))
     pool5, fc7 = layers.Flatten()(x), head(x)["features"]
-    scores = layers.Dense(n_classes, name="scores")(fc7)
-    deltas = layers.Reshape((n_classes, 4))(layers.Dense(4 * n_classes, name="deltas")(pool5))
+    # In float32 under a policy of half precision too, which would round scores and boxes.
+    scores = layers.Dense(n_classes, name="scores", dtype="float32")(fc7)
+    deltas = layers.Dense(4 * n_classes, name="deltas", dtype="float32")(pool5)
+    deltas = layers.Reshape((n_classes, 4), dtype="float32")(deltas)
     return Model(images, {"scores": scores, "deltas": deltas, "fc7": fc7, "pool5": pool5})
 
 

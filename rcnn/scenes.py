@@ -1,9 +1,9 @@
 """Scenes to detect objects in: a few images of CIFAR-10, small and large, on a canvas of noise; and single ones."""
 
+import run
+
 import numpy as np
 from keras import ops
-
-import run
 
 N_OBJECTS = (1, 4)  # in a scene, at least and at most
 SCALES = (0.75, 2.0)  # of an image, at least and at most

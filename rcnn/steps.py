@@ -2,10 +2,11 @@
 
 import csv
 
+import run
+
 import numpy as np
 from keras import callbacks, optimizers, regularizers, utils
 
-import run
 from detect import N_PROPOSALS
 from selective_search import selective_search
 

@@ -8,12 +8,13 @@ Smooth L1, 0.5 (sigma x)^2 up to |x| = 1 / sigma^2 and |x| - 0.5 / sigma^2 from 
 Huber(1 / sigma^2); and Keras takes the mean over the four numbers of a box, the papers the sum. Hence the 4 sigma^2.
 """
 
+import run
+
 import numpy as np
 from keras import losses, ops
 
 import boxes
 import rcnn
-import run
 
 SIGMA = 3  # of smooth L1 for anchors, in the released code
 N_ANCHORS = 256  # of a scene, for the region proposal network: section 3.1.3 of Faster R-CNN

@@ -12,6 +12,8 @@ To resume an interrupted run, repeat the command.
 import json
 import time
 
+import run
+
 import keras
 import numpy as np
 from keras import Input, Model, layers
@@ -26,7 +28,6 @@ import joint
 import linear_models
 import rcnn
 import report
-import run
 import steps
 import targets
 from scenes import image_batches, make_scenes
@@ -80,7 +81,7 @@ def arguments():
     parser.set_defaults(scenes=min(n_scenes, max(2, given.limit // 10)) if given.limit else n_scenes)
     if given.joint and given.model != "faster_rcnn":
         parser.error(f"--joint is for faster_rcnn, got --model {given.model}")
-    args = run.parse(parser, folder=lambda args: args.model + "_joint" * args.joint)
+    args = run.parse(parser, folder=lambda args: args.model + "_joint" * args.joint, parallel=False)
     if args.batch_size > args.scenes:
         parser.error(f"--batch-size must be at most {args.scenes}, the scenes to train on, got {args.batch_size}")
     return args

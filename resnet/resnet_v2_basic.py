@@ -232,7 +232,8 @@ def convolution(x, n_filters, kernel_size, strides=1):
 def classifier(x, n_classes):
     """The mean of each feature map, then a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 # Copied from vgg/vgg.py

@@ -7,10 +7,11 @@
 import argparse
 import time
 
+import run
+
 import numpy as np
 
 import resnext
-import run
 
 
 def main():

@@ -181,7 +181,8 @@ def classifier(x, n_classes, dropout=0.2):
     """The mean of each feature map, dropout, a dense layer: (N, H, W, C) -> class probabilities (N, n_classes)."""
     x = layers.GlobalAveragePooling2D()(x)  # (N, C)
     x = layers.Dropout(dropout)(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 # Copied from senet/se_resnet.py

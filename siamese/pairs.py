@@ -1,10 +1,11 @@
 """What a Siamese network is shown and how it is scored: pairs of images of one class or of two, and one-shot trials."""
 
+import run
+
 import numpy as np
 from matplotlib.figure import Figure
 
 import data
-import run
 
 
 def hold_out(splits, n_classes, n_held_out, n_ways, seed):

@@ -218,7 +218,8 @@ def l1_distance(left, right):
 
 def classifier(x, initial_weights="he_normal"):
     """A dense layer with one sigmoid: distances (N, n_units) -> probability of the same class (N, 1). Section 3.1."""
-    return layers.Dense(1, activation="sigmoid", **initial_values(initial_weights, deviation=0.2))(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(1, activation="sigmoid", dtype="float32", **initial_values(initial_weights, deviation=0.2))(x)
 
 
 def initial_values(initial_weights, deviation):

@@ -7,12 +7,13 @@
 The default output folder is runs/NAME, or runs/NAME_held_out_N. To resume an interrupted run, repeat the command.
 """
 
+import run
+
 from keras import Input, Model, layers, optimizers, regularizers
 
 import data
 import pairs
 import report
-import run
 import siamese
 
 # name: the function that builds it, and its metaparameters; siamese_omniglot is for images of 105x105

@@ -210,8 +210,9 @@ def classifier(x, n_classes):
     """
     x = layers.Conv2D(n_classes, 1, kernel_initializer="lecun_uniform", bias_initializer="ones")(x)
     x = layers.ReLU()(x)  # (N, H, W, n_classes)
-    x = layers.GlobalAveragePooling2D()(x)
-    return layers.Softmax()(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    x = layers.GlobalAveragePooling2D(dtype="float32")(x)
+    return layers.Softmax(dtype="float32")(x)
 
 
 def groups_of(base_e=128, incr_e=128, pct_3x3=0.5, freq=2, sr=0.125, n_blocks=8, pooling_after=(4, 8)):

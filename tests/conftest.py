@@ -10,17 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
-import tensorflow as tf
-from folders import FOLDERS, ROOT, copy_tracked, load
+from folders import FOLDERS, ROOT, copy_tracked, load, without_graphs
 from networks import TRAINED
 
 
 @pytest.fixture
 def eagerly():
-    """Run what a test trains without graphs: for a few steps they take longer to trace than to run."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    """Run what a test trains without graphs."""
+    with without_graphs():
+        yield
 
 
 def command_of_readme(folder, where):
@@ -112,12 +110,11 @@ def train(tmp_path_factory):
         flags, imports = TRAINED[folder](module, epochs=4)
         arguments = sys.argv
         sys.argv = [f"{folder}/train.py", *map(str, flags), "--output", str(where)]
-        tf.config.run_functions_eagerly(True)
         try:
-            module.main()
+            with without_graphs():
+                module.main()
         finally:
             sys.argv = arguments
-            tf.config.run_functions_eagerly(False)
         return where, imports
 
     return train

@@ -16,7 +16,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 CLASSIFIERS = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")  # one class an image
 FOLDERS = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder", "rcnn")  # in reading order
-SHARED = ("run.py", "data.py", "report.py")  # the same file in every folder
+SHARED = ("run.py", "devices.py", "data.py", "report.py")  # the same file in every folder
 SHARED_BY_CLASSIFIERS = ("transfer.py", "predict.py")  # the same file in the seven folders of classifiers
 MODULES = sorted(  # that hold a network: those with METAPARAMETERS
     path.relative_to(ROOT).as_posix()
@@ -94,6 +94,22 @@ def without_numbers():
     with keras.StatelessScope(initialize_variables=False):
         yield
     keras.utils.clear_session(free_memory=False)
+
+
+@contextlib.contextmanager
+def without_graphs():
+    """Let TensorFlow run what is trained without graphs: for a few steps they take longer to trace than to run."""
+    if keras.config.backend() != "tensorflow":  # PyTorch has none, and JAX is slower without
+        yield
+        return
+    from tensorflow import config
+
+    before = config.functions_run_eagerly()
+    config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        config.run_functions_eagerly(before)
 
 
 def predict(model, x):

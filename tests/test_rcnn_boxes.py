@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from folders import load
 from keras import ops
 
@@ -114,6 +113,7 @@ def plain_nms(boxes, scores, threshold):
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
 def test_nms_is_tensorflows(threshold):
+    tf = pytest.importorskip("tensorflow")
     for seed in range(3):
         boxes = random_boxes(300, seed)
         scores = np.random.default_rng(seed).uniform(size=300).astype("float32")

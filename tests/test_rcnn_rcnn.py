@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from folders import load, predict, random_weights
 
 MODULE = load("rcnn/rcnn.py")
@@ -54,6 +53,7 @@ def test_warp_is_its_twin(region, padding):
 
 def test_warp_is_tensorflows_inside_the_image():
     """crop_and_resize is told where the centers of the first and of the last pixel lie, by the corners' pixels."""
+    tf = pytest.importorskip("tensorflow")
     image, size, padding = random_image(60, 50), 20, 3
     regions = np.array([[12, 15, 37, 40], [20, 20, 24, 45], [15, 30, 33, 35]], "float32")
     (height, width), reach = image.shape[:2], (0.5 - padding) / (size - 2 * padding)

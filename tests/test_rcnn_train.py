@@ -9,8 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from folders import load, main, predict
+from folders import load, main, predict, without_graphs
 
 GROUPS = tuple({"n_layers": 1, "n_filters": n} for n in (4, 6, 8))
 NAMES = ("rcnn", "fast_rcnn", "faster_rcnn")
@@ -180,9 +179,7 @@ def runs(tmp_path_factory):
 
     @functools.cache
     def run_of(training):
-        before = tf.config.functions_run_eagerly()
-        tf.config.run_functions_eagerly(True)  # for a few steps graphs take longer to trace than to run
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, without_graphs():
             module, after, output = tiny(patch), {}, tmp_path_factory.mktemp("run")
             fit = module.steps.fit
 
@@ -192,7 +189,6 @@ def runs(tmp_path_factory):
 
             patch.setattr(module.steps, "fit", watched)
             start(module, patch, training, output)
-        tf.config.run_functions_eagerly(before)
         return output, after
 
     return run_of

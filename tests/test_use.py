@@ -13,8 +13,9 @@ from networks import TRAINED
 def test_a_model_loaded_in_a_new_process(trained, used):
     folder, where = trained
     found = used[folder]
-    assert found["call"] < 1e-4 and found["uint8"] < 1e-4 and found["export"] < 1e-4
-    assert found["moved"] == 0 and found["random"] == [] and found["built_upon"]
+    assert found["call"] < 1e-4 and found["uint8"] < 1e-4 and found["moved"] == 0 and found["built_upon"]
+    if keras.config.backend() == "tensorflow":
+        assert found["export"] < 1e-4 and found["random"] == []
     assert found.get("optimizer_built", True) and found.get("learning_rate", 0.01) == pytest.approx(0.01)
     results = json.loads((where / "results.json").read_text())
     assert results["pixels"] == [0, 255] and len(results["mean"]) == len(results["variance"]) == 3
@@ -40,7 +41,9 @@ def test_a_loaded_model_learns(monkeypatch, tmp_path):
 
 def folders_in_one_session(where):
     """What somebody does who runs one after the other in a notebook."""
-    script = "import runpy, sys\nimport tensorflow as tf\ntf.config.run_functions_eagerly(True)  # for speed\n"
+    script = "import runpy, sys\n"
+    if keras.config.backend() == "tensorflow":
+        script += "import tensorflow as tf\ntf.config.run_functions_eagerly(True)  # for speed\n"
     for folder in ("vgg", "siamese", "multilabel", "rcnn"):
         flags = ["--data", "synthetic", "--limit", "60", "--batch-size", "2" if folder == "rcnn" else "30"]
         flags += ["--epochs", "1", "--output", str(where / folder)]

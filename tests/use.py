@@ -11,7 +11,6 @@ import sys
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 
 def use(path):
@@ -36,11 +35,8 @@ def use(path):
     predicted, before = model.predict(pack(pixels), verbose=0), model.get_weights()
     found = {"call": difference(model(pack(floats)), predicted), "uint8": difference(model(pack(pixels)), predicted)}
     found["moved"] = sum(bool((a != b).any()) for a, b in zip(before, model.get_weights(), strict=True))
-    model.export(path + "_exported", verbose=False)
-    exported = tf.saved_model.load(path + "_exported")
-    found["export"] = difference(exported.serve(pack(floats)), predicted)
-    functions = next(iter(exported.signatures.values())).graph.as_graph_def().library.function
-    found["random"] = sorted({n.op for f in functions for n in f.node_def if "andom" in n.op})
+    if keras.config.backend() == "tensorflow":  # whose format SavedModel is
+        found |= use_exported(model, path, pack(floats), lambda outputs: difference(outputs, predicted))
     features = keras.tree.flatten(model.output)[0]
     new = keras.layers.Dense(3)(keras.layers.Flatten()(features))
     upon = keras.Model(model.input, [new, keras.ops.pad(features, [[0, 0]] * features.ndim)])
@@ -50,6 +46,17 @@ def use(path):
         model.optimizer.learning_rate = 0.01
         found["learning_rate"] = float(model.optimizer.learning_rate)
     return found
+
+
+def use_exported(model, path, images, difference):
+    """Return what a user of the SavedModel would find."""
+    import tensorflow as tf
+
+    model.export(path + "_exported", verbose=False)
+    exported = tf.saved_model.load(path + "_exported")
+    functions = next(iter(exported.signatures.values())).graph.as_graph_def().library.function
+    random = sorted({node.op for function in functions for node in function.node_def if "andom" in node.op})
+    return {"export": difference(exported.serve(images)), "random": random}
 
 
 found = []

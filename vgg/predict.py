@@ -8,9 +8,10 @@ Of each photo the largest square in the middle is resized to what the network ta
 
 import argparse
 
+import run
+
 import data
 import report
-import run
 
 N_CLASSES = 5  # that are printed
 BATCH_SIZE = 32  # photos in memory at a time

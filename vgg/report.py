@@ -11,12 +11,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import run
+
 import keras
 import numpy as np
 from matplotlib.figure import Figure
 
 import data
-import run
 
 
 def facts(model, images, classes):

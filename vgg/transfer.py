@@ -8,13 +8,14 @@ networks?", arXiv:1411.1792: the first groups learn what all images have in comm
 
 import re
 
+import run
+
 import keras
 import numpy as np
 from keras import layers
 
 import data
 import report
-import run
 
 
 def command_line(parser, published, epochs, learning_rate):

@@ -175,7 +175,8 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
     for n in n_units:
         x = layers.Dense(n, activation="relu", kernel_initializer="he_normal")(x)
         x = layers.Dropout(dropout)(x)
-    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+    # In float32 under a policy of half precision too, which would round probabilities and their loss.
+    return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 def named_by_stage(inputs, outputs, stages):

@@ -161,7 +161,8 @@ class VGG:
         for n in n_units:
             x = layers.Dense(n, activation="relu", kernel_initializer="he_normal")(x)
             x = layers.Dropout(dropout)(x)
-        return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal")(x)
+        # In float32 under a policy of half precision too, which would round probabilities and their loss.
+        return layers.Dense(n_classes, activation="softmax", kernel_initializer="he_normal", dtype="float32")(x)
 
 
 # Copied from vgg/vgg.py

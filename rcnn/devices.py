@@ -1,0 +1,132 @@
+# The same file in every folder.
+"""The backend of a training, its devices, and its processes if there are several.
+
+TensorFlow and PyTorch train on one device. With JAX every device has its share of each batch, by Keras' `DataParallel`:
+those of this machine, and those of other processes and machines if Keras' variables KERAS_DISTRIBUTION_* name them.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+try:
+    import keras
+except (ModuleNotFoundError, ValueError) as error:  # of the backend; later no line of ours would be reached
+    found = f"must be tensorflow, jax or torch, and installed ({error})"
+    sys.stderr.write(f"{Path(sys.argv[0]).name}: error: KERAS_BACKEND {found}\n")
+    sys.exit(2)
+
+BACKENDS = ("tensorflow", "jax", "torch")  # of Keras, those that train
+TIMEOUT = 50  # seconds to wait for the other processes
+
+
+def check(parser, parallel):
+    """Refuse a backend that cannot train, and variables for several processes that cannot be meant."""
+    backend = keras.config.backend()
+    if backend not in BACKENDS:
+        parser.error(f"KERAS_BACKEND must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, got {backend}")
+    try:
+        number, n = processes()
+    except (KeyError, ValueError):  # not set, or not numbers
+        number, n = 0, 0
+    if not 0 <= number < n:
+        names = [f"KERAS_DISTRIBUTION_{name}" for name in ("PROCESS_ID", "NUM_PROCESSES")]
+        found = [os.environ.get(name, "none") for name in names]
+        parser.error(f"{names[0]} must be a whole number below {names[1]}, got {found[0]} and {found[1]}")
+    if n > 1 and not parallel:
+        parser.error(f"this training takes one process, got KERAS_DISTRIBUTION_NUM_PROCESSES={n}")
+    if n > 1 and backend != "jax":
+        parser.error(f"several processes need KERAS_BACKEND=jax, got {backend}")
+
+
+def processes():
+    """Return the number of this process and how many there are: 0 of 1, unless Keras' variables say more."""
+    if "KERAS_DISTRIBUTION_JOB_ADDRESSES" not in os.environ:
+        return 0, 1
+    return tuple(int(os.environ[f"KERAS_DISTRIBUTION_{name}"]) for name in ("PROCESS_ID", "NUM_PROCESSES"))
+
+
+def is_first():
+    """Return whether this process is the one that writes: the only one, or the first of several."""
+    return processes()[0] == 0
+
+
+def distribute(parser, batch_size):
+    """Let each device of this machine, and of the other processes if there are some, have its share of every batch.
+
+    Keras has this data parallelism for JAX: all devices hold the same weights, and a step is that of the whole batch.
+    """
+    if processes()[1] > 1:
+        meet(parser)
+    devices = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
+    if len(devices) > 1:
+        if batch_size % len(devices):
+            parser.error(f"--batch-size must be divisible by the {len(devices)} devices, got {batch_size}")
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+
+
+def meet(parser):
+    """Meet the other processes at the address of the first; if one does not come, end the program within a minute."""
+    from jax import distributed  # as keras.distribution.initialize does, which would wait for five minutes
+
+    address = os.environ["KERAS_DISTRIBUTION_JOB_ADDRESSES"].split(",")[0]
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES must be HOST:PORT of the first process, got {address}")
+    number, n = processes()
+    print(f"Waiting for {n} processes to meet at {address}, up to {TIMEOUT} seconds.", flush=True)
+    answered, until = number == 0, time.monotonic() + TIMEOUT
+    while not answered:  # asked here, since JAX aborts in place of raising an error
+        try:
+            socket.create_connection((host, int(port)), 5).close()
+            answered = True
+        except OSError as error:
+            if time.monotonic() > until:
+                parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES: {address} does not answer ({error})")
+            time.sleep(1)
+    try:
+        distributed.initialize(address, n, number, initialization_timeout=TIMEOUT)
+    except RuntimeError as error:  # such as a port in use
+        parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES: {address} cannot be used ({error})")
+
+
+def agree(facts):
+    """Return whether all processes have the same facts, which JSON can write."""
+    if processes()[1] == 1:
+        return True
+    from jax.experimental import multihost_utils  # Keras has none
+
+    multihost_utils.sync_global_devices("the run folder is prepared")
+    digest = hashlib.sha256(json.dumps(facts).encode()).digest()
+    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    return bool((digests == digests[0]).all())
+
+
+@contextlib.contextmanager
+def alone():
+    """Let one process save without the others: Keras makes variables then, for which it else would wait for all."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def part():
+    """Let the first of several processes go on alone, on one device, and end the others."""
+    if keras.distribution.distribution():
+        keras.distribution.set_distribution(None)
+        if processes()[1] > 1:
+            from jax import distributed  # Keras has no function that undoes initialize
+
+            distributed.shutdown()
+    if not is_first():
+        sys.exit()
