@@ -240,7 +240,7 @@ def load_photos(folder, limit, seed, image_size):
         splits[split] = Photos(paths[order], image_size), labels[order]
     print(f"Photos of {len(classes)} classes: " +
           ", ".join(f"{len(labels):,} for {split}" for split, (_, labels) in splits.items()))
-    check([path for photos, _ in splits.values() for path in photos.paths])
+    check_photos([path for photos, _ in splits.values() for path in photos.paths])
     return splits, tuple(classes)
 
 
@@ -273,7 +273,7 @@ def split_classes(found, seed):
     return splits
 
 
-def check(paths):
+def check_photos(paths):
     """Decode every photo once; raise a DataError that names those that cannot be read.
 
     Found later, such a photo could be removed only from under a training: the split by the seed would be another.

@@ -26,7 +26,7 @@ def main():
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file, of any size")
     args = parser.parse_args()
     results = report.results_of(args.run)
-    data.check(args.images)  # before the network is loaded
+    data.check_photos(args.images)  # before the network is loaded
     model = run.load_model(args.run)
     if model.output_shape != (None, len(results["classes"])):
         raise data.DataError(f"{args.run} holds a {results['model']}, which does not classify single images")

@@ -27,7 +27,7 @@ BACKENDS = ("tensorflow", "jax", "torch")  # of Keras, those that train
 TIMEOUT = 50  # seconds to wait for the other processes
 
 
-def check(parser, parallel):
+def check_environment(parser, parallel):
     """Refuse a backend that cannot train, and variables for several processes that cannot be meant."""
     backend = keras.config.backend()
     if backend not in BACKENDS:

@@ -1,5 +1,6 @@
 """The three cells of each folder's README, run in a folder of their own as Colab does, but without the network."""
 
+import ast
 import re
 import sys
 
@@ -29,9 +30,10 @@ def test_the_cells_run_where_nothing_else_is(folder, monkeypatch, tmp_path):
         monkeypatch.delitem(sys.modules, path.stem, raising=False)
     namespace = {}
     for cell in (fetch.replace(ADDRESS, f"{ROOT.as_uri()}/"), build, use):
-        *lines, last = cell.strip().split("\n")
-        exec("\n".join(lines), namespace)
-        shown = eval(last, namespace) if " = " not in last else exec(last, namespace)
+        *statements, last = ast.parse(cell).body
+        for statement in statements:
+            exec(ast.unparse(statement), namespace)
+        shown = (eval if isinstance(last, ast.Expr) else exec)(ast.unparse(last), namespace)
     fetched = list(tmp_path.glob("*.py"))
     assert len(fetched) == (4 if folder == "rcnn" else 1)
     for path in fetched:
