@@ -33,15 +33,15 @@ import targets
 from scenes import image_batches, make_scenes
 
 MODEL = "faster_rcnn"  # the fastest of the three, and without selective search
-EPOCHS = {"rcnn": 2, "fast_rcnn": 4, "faster_rcnn": 4}  # of the detector, after the pre-training
+EPOCHS = {"rcnn": 2, "fast_rcnn": 3, "faster_rcnn": 2}  # of the detector, after the pre-training
 RPN_SHARE, HEAD_SHARE = 0.25, 0.5  # of these epochs, for the steps that train less
 BATCH_SIZE = 2  # scenes, and 64 regions of each: section 2.3 of Fast R-CNN
-LEARNING_RATE = 0.005  # five times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
-PRETRAINING_EPOCHS = 6  # on single images, as in the papers on those of ImageNet
+LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
+PRETRAINING_EPOCHS = 5  # on single images, as in the papers on those of ImageNet
 PRETRAINING_RATE = 0.03  # with the other folders' 0.1 it learns more slowly: the head has no batch normalization
 PRETRAINING_BATCH = 128
 CANVAS = 40  # height and width of what the pre-training sees, in pixels
-N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 2000}  # to train on; R-CNN takes longest for each
+N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 3000}  # to train on; selective search takes long
 N_VALIDATION, N_TEST = 100, 500  # at most, as many as to train on
 N_PROPOSALS = 300  # of the region proposal network, to train on; the paper has 2,000
 SIZE = 32  # of a region warped for R-CNN in pixels: those of the images of the pre-training
