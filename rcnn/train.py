@@ -5,7 +5,7 @@
     python rcnn/train.py --joint                                    # all of it in one step, after the pre-training
     python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search
 
---epochs are those of the detector, of which the other steps have a share; --batch-size counts scenes.
+--epochs are those after the pre-training; --batch-size counts scenes.
 To resume an interrupted run, repeat the command.
 """
 
@@ -33,15 +33,15 @@ import targets
 from scenes import image_batches, make_scenes
 
 MODEL = "faster_rcnn"  # the fastest of the three, and without selective search
-EPOCHS = {"rcnn": 2, "fast_rcnn": 3, "faster_rcnn": 2}  # of the detector, after the pre-training
-RPN_SHARE, HEAD_SHARE = 0.25, 0.5  # of these epochs, for the steps that train less
+EPOCHS = {"rcnn": 2, "fast_rcnn": 2, "faster_rcnn": 1}  # after the pre-training: more scenes teach more than epochs
+RPN_SHARE, HEAD_SHARE = 0.25, 0.5  # of the scenes, for the steps that learn less
 BATCH_SIZE = 2  # scenes, and 64 regions of each: section 2.3 of Fast R-CNN
 LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
-PRETRAINING_EPOCHS = 5  # on single images, as in the papers on those of ImageNet
+PRETRAINING_EPOCHS = 6  # on single images, as in the papers on those of ImageNet
 PRETRAINING_RATE = 0.03  # with the other folders' 0.1 it learns more slowly: the head has no batch normalization
 PRETRAINING_BATCH = 128
 CANVAS = 40  # height and width of what the pre-training sees, in pixels
-N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 3000}  # to train on; selective search takes long
+N_SCENES = {"rcnn": 1000, "fast_rcnn": 3000, "faster_rcnn": 6000}  # to train on; selective search takes long
 N_VALIDATION, N_TEST = 100, 500  # at most, as many as to train on
 N_PROPOSALS = 300  # of the region proposal network, to train on; the paper has 2,000
 SIZE = 32  # of a region warped for R-CNN in pixels: those of the images of the pre-training
@@ -184,16 +184,18 @@ def train_faster_rcnn(args, splits, scenes, n_classes, mean, variance):
     begin_with(first, pretrained)
     begin_with(detector, pretrained)
 
-    fit_anchors(args, "1 region proposal network", first, scenes, mean, variance)
+    fewer = first_of(scenes, RPN_SHARE)
+    fit_anchors(args, "1 region proposal network", first, fewer, mean, variance)
     found = propose(first, scenes, mean, variance)
     fit_regions(args, "2 detector", detector, scenes, found, FASTER_BACKGROUND, mean, variance)
 
     copy(detector, final, "backbone")
     for network in (detector, final):
         network.get_layer("backbone").trainable = False
-    fit_anchors(args, "3 region proposal network", final, scenes, mean, variance)
-    found = propose(final, scenes, mean, variance)
-    fit_regions(args, "4 head", detector, scenes, found, FASTER_BACKGROUND, mean, variance, HEAD_SHARE)
+    fit_anchors(args, "3 region proposal network", final, fewer, mean, variance)
+    fewer = first_of(scenes, HEAD_SHARE)
+    found = propose(final, fewer, mean, variance)
+    fit_regions(args, "4 head", detector, fewer, found, FASTER_BACKGROUND, mean, variance)
     copy(detector, final, "head")
     final.get_layer("backbone").trainable = True
     return final
@@ -253,6 +255,13 @@ def copy(source, target, name):
     target.get_layer(name).set_weights(source.get_layer(name).get_weights())
 
 
+def first_of(scenes, share):
+    """Return the same splits with fewer scenes to train on, the first share of them."""
+    training, objects = scenes["training"]
+    n = max(2, round(share * len(training)))
+    return scenes | {"training": (training[:n], objects[:n])}
+
+
 def propose(network, scenes, mean, variance):
     """Return what the region proposal network of a Faster R-CNN proposes: {"training": [(P, 4), ...], ...}."""
     proposals = network.get_layer("proposals").get_config() | {"n_proposals": N_PROPOSALS}
@@ -277,11 +286,10 @@ def fit_anchors(args, step, network, scenes, mean, variance):
         targets.anchor_batches(*scenes[name], anchors, args.batch_size, seed)
         for name, seed in (("training", args.seed), ("validation", None))
     )
-    epochs = max(1, round(RPN_SHARE * args.epochs))
-    steps.fit(args, step, network, model, training, validation, targets.anchor_losses(), epochs=epochs)
+    steps.fit(args, step, network, model, training, validation, targets.anchor_losses())
 
 
-def fit_regions(args, step, network, scenes, proposals, background, mean, variance, share=1):
+def fit_regions(args, step, network, scenes, proposals, background, mean, variance):
     """Train the head of a Fast R-CNN on given regions, and its backbone unless that is frozen: section 2.3."""
     n_classes = network.output["classes"].shape[2] - 1
     model = behind_pre_stem(network, mean, variance)
@@ -289,8 +297,7 @@ def fit_regions(args, step, network, scenes, proposals, background, mean, varian
         targets.region_batches(*scenes[name], proposals[name], n_classes, args.batch_size, seed, background)
         for name, seed in (("training", args.seed), ("validation", None))
     )
-    epochs = max(1, round(share * args.epochs))
-    steps.fit(args, step, network, model, training, validation, targets.region_losses(), epochs=epochs)
+    steps.fit(args, step, network, model, training, validation, targets.region_losses())
 
 
 if __name__ == "__main__":

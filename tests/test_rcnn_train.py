@@ -122,16 +122,20 @@ def test_the_loss_of_one_scene_is_the_released_codes(part, n, monkeypatch):
     assert model.evaluate(validation, verbose=0, return_dict=True)["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("n, expected", [(4, [4, 1, 4, 1, 2]), (8, [4, 2, 8, 2, 4]), (1, [4, 1, 1, 1, 1])])
-def test_how_many_epochs_each_step_has(n, expected, monkeypatch):
-    """--epochs are the detector's; a region proposal network has a quarter, the head of step 4 half, and at least 1."""
+@pytest.mark.parametrize("n, expected", [(16, [5, 4, 16, 4, 8]), (6, [5, 2, 6, 2, 3]), (2, [5, 2, 2, 2, 2])])
+def test_how_many_scenes_each_step_has(n, expected, monkeypatch):
+    """The region proposal networks learn from a quarter of the scenes, the head of step 4 from half; from two at least.
+
+    The pre-training learns from the images, of which there are five.
+    """
     module, seen = small(monkeypatch), []
-    monkeypatch.setattr(module.steps, "fit", lambda *args, **named: seen.append(named.get("epochs") or args[-1]))
-    monkeypatch.setattr(module, "propose", lambda network, scenes, *rest: dict.fromkeys(scenes, [np.zeros((0, 4))]))
-    images, labels = np.zeros((4, 32, 32, 3), "uint8"), np.arange(4)
+    monkeypatch.setattr(module.steps, "fit", lambda args, step, network, model, training, *rest: seen.append(training.n))
+    monkeypatch.setattr(module, "propose", lambda network, scenes, *rest: {k: [] for k in scenes})
+    images, labels = np.zeros((5, 32, 32, 3), "uint8"), np.arange(5)
     splits = dict.fromkeys(("training", "validation"), (images, labels))
-    scenes = dict.fromkeys(splits, (np.zeros((1, 64, 64, 3), "uint8"), [(np.zeros((0, 4)), np.zeros(0, int))]))
-    args = argparse.Namespace(batch_size=1, seed=0, epochs=n, pretraining_epochs=4, pretraining_rate=0.1, joint=False)
+    made = np.zeros((n, 64, 64, 3), "uint8"), n * [(np.zeros((0, 4)), np.zeros(0, int))]
+    scenes = dict.fromkeys(splits, made)
+    args = argparse.Namespace(batch_size=1, seed=0, epochs=1, pretraining_epochs=4, pretraining_rate=0.1, joint=False)
     module.train_faster_rcnn(args, splits, scenes, 10, [120.0] * 3, [3600.0] * 3)
     assert seen == expected
 
