@@ -12,7 +12,7 @@ Paper: Girshick 2015, "Fast R-CNN", arXiv:1504.08083, section 2, on the VGG-16 o
     learner       ( 32,  32, 192) -> (64, 4, 4, 192)   RoI pooling of 64 regions
     classifier    (64, 4, 4, 192) -> (64, 11), (64, 11, 4)   dense 256; classes, and boxes of each class
 
-Trainable parameters: fast_rcnn_vgg16 134,690,729 with 21 classes, fast_rcnn_vgg8 1,421,079 with 11, the background
+Trainable parameters: fast_rcnn_vgg16 134,690,729 with 21 classes, fast_rcnn_vgg8 1,421,591 with 11, the background
 among them.
 Differs from the paper: boxes of the background, which nobody trains, are there as in the released code. Pooling rounds
 down, Caffe's up: of 600x800 pixels it makes 38x50 cells. The dense layers and the convolutions start He-normal; all
@@ -27,7 +27,7 @@ from numbers import Integral
 
 from keras import Input, Model, initializers, layers, ops, saving
 
-from rcnn import arguments_of, check_number, check_shape, stem
+from rcnn import arguments_of, check_number, check_shape, dense_relu, stem
 
 METAPARAMETERS = {
     "fast_rcnn_vgg16": {
@@ -111,7 +111,7 @@ def learner(x, regions, scale, pooled_size=7):
     return RoIPooling(pooled_size, scale, name="roi_pooling")(x, regions)
 
 
-def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
+def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5, batch_normalization=False):
     """Dense layers for every region, then two side by side: which class it is, and where its box is. Section 2.1.
 
     Args:
@@ -119,6 +119,7 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
         n_classes: K + 1, the classes and, as class 0, the background.
         n_units: the widths of the dense layers before the last two.
         dropout: the share of their units that is dropped in training.
+        batch_normalization: whether it follows each of these dense layers too.
 
     Returns:
         {"classes": (N, R, K + 1), probabilities, "deltas": (N, R, K + 1, 4)}.
@@ -126,7 +127,7 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
     height, width, n_channels = x.shape[2:]
     x = layers.Reshape((-1, height * width * n_channels))(x)
     for i, n in enumerate(n_units, start=6):
-        x = layers.Dense(int(n), activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
+        x = dense_relu(x, n, f"fc{i}", batch_normalization)
         x = layers.Dropout(dropout)(x)
     # In float32 under a policy of half precision too, which would round probabilities and boxes.
     normal, end = initializers.RandomNormal, {"dtype": "float32"}  # section 2.3, with these two deviations

@@ -13,7 +13,7 @@ arXiv:1506.01497, section 3, with the detector of Fast R-CNN, arXiv:1504.08083.
     learner       ( 32,  32, 192) -> (100, 4, 4, 192)   3,072 anchors, of which 100 proposals; RoI pooling
     classifier    (100, 4, 4, 192) -> (100, 11), (100, 11, 4)   dense 256; classes, and boxes of each class
 
-Trainable parameters: faster_rcnn_vgg16 137,078,239 with 21 classes, faster_rcnn_vgg8 1,644,713 with 11, the
+Trainable parameters: faster_rcnn_vgg16 137,078,239 with 21 classes, faster_rcnn_vgg8 1,645,225 with 11, the
 background among them.
 Differs from the paper: what Fast R-CNN has, see fast_rcnn.py. The region proposal
 network learns from two images a batch, where the paper has one. Both terms of its loss are divided by 256, as in the

@@ -18,7 +18,7 @@ arXiv:1311.2524, section 2 and appendices A to C, with its two networks: AlexNet
     learner       (  8,   8, 192) -> (  4,   4, 192)   the last pooling
     classifier    (  4,   4, 192) -> (11,)             dense 256, 11
 
-Trainable parameters: rcnn_alexnet 56,954,261 and rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,409,771 with 11,
+Trainable parameters: rcnn_alexnet 56,954,261 and rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,410,283 with 11,
 the background among them.
 Differs from the paper: the paper's AlexNet is that of the released code, CaffeNet, which pools before it normalizes;
 so is this. The initial weights are He-normal. Fine-tuning has a higher learning rate, for far fewer steps, and trains
@@ -192,7 +192,7 @@ def learner(x, pool_size=2):
     return layers.MaxPooling2D(pool_size, strides=2)(x)
 
 
-def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
+def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5, batch_normalization=False):
     """Dense layers with dropout, then a softmax.
 
     Args:
@@ -200,6 +200,7 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
         n_classes: K + 1, the classes and, as class 0, the background.
         n_units: the widths of the dense layers before the last.
         dropout: the share of their units that is dropped in training.
+        batch_normalization: whether it follows each of these dense layers too.
 
     Returns:
         {"classes": (N, K + 1), probabilities, "features": (N, the last of n_units), those of fc7 that the support
@@ -207,11 +208,19 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5):
     """
     x = layers.Flatten()(x)
     for i, n in enumerate(n_units, start=6):
-        x = layers.Dense(int(n), activation="relu", kernel_initializer="he_normal", name=f"fc{i}")(x)
+        x = dense_relu(x, n, f"fc{i}", batch_normalization)
         x = layers.Dropout(dropout)(x)
     # In float32 under a policy of half precision too, which would round probabilities and their loss.
     outputs = layers.Dense(n_classes, activation="softmax", name="classes", dtype="float32")(x)
     return {"classes": outputs, "features": x}
+
+
+def dense_relu(x, n_units, name, batch_normalization=False):
+    """Dense layer, optionally batch normalization, and ReLU: (..., C) -> (..., n_units)."""
+    x = layers.Dense(int(n_units), kernel_initializer="he_normal", name=name)(x)
+    if batch_normalization:
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
+    return layers.ReLU()(x)
 
 
 def with_linear_models(network, n_classes):

@@ -38,7 +38,7 @@ RPN_SHARE, HEAD_SHARE = 0.25, 0.5  # of the scenes, for the steps that learn les
 BATCH_SIZE = 2  # scenes, and 64 regions of each: section 2.3 of Fast R-CNN
 LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
 PRETRAINING_EPOCHS = 6  # on single images, as in the papers on those of ImageNet
-PRETRAINING_RATE = 0.03  # with the other folders' 0.1 it learns more slowly: the head has no batch normalization
+PRETRAINING_RATE = 0.1  # the other folders'
 PRETRAINING_BATCH = 128
 CANVAS = 40  # height and width of what the pre-training sees, in pixels
 N_SCENES = {"rcnn": 1000, "fast_rcnn": 3000, "faster_rcnn": 6000}  # to train on; selective search takes long
@@ -247,7 +247,9 @@ def begin_with(network, pretrained):
     """Copy what a pre-trained network has learned: the backbone, and the first dense layer of the head."""
     copy(pretrained, network, "backbone")
     head, other = network.get_layer("head"), pretrained.get_layer("head")
-    copy(other, head, "fc6")
+    for layer in other.layers:
+        if layer.name.startswith("fc6"):  # with its batch normalization
+            copy(other, head, layer.name)
 
 
 def copy(source, target, name):

@@ -129,7 +129,7 @@ def test_how_many_scenes_each_step_has(n, expected, monkeypatch):
     The pre-training learns from the images, of which there are five.
     """
     module, seen = small(monkeypatch), []
-    monkeypatch.setattr(module.steps, "fit", lambda args, step, network, model, training, *rest: seen.append(training.n))
+    monkeypatch.setattr(module.steps, "fit", lambda *args, **named: seen.append(args[4].n))
     monkeypatch.setattr(module, "propose", lambda network, scenes, *rest: {k: [] for k in scenes})
     images, labels = np.zeros((5, 32, 32, 3), "uint8"), np.arange(5)
     splits = dict.fromkeys(("training", "validation"), (images, labels))
