@@ -17,6 +17,7 @@ SQUEEZENET = ((227, 227, 3), 1000)
 
 # A 3x3 convolution with bias and batch normalization has 9 c_in c_out + 3 c_out parameters.
 VGG8_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
+FC6 = (4 * 4 * 192 + 1) * 256 + 2 * 256  # with batch normalization
 RCNN_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 96), (96, 96), (96, 192), (192, 192)))
 RPN = (9 * 192 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
 VGG8 = VGG8_STEM + (4 * 4 * 128 + 1) * 128 + (128 + 1) * 10
@@ -240,9 +241,9 @@ PARAMETERS = {
     "fast_rcnn_vgg16": (134_690_729, (600, 800, 3), 21),
     "faster_rcnn_vgg16": (137_078_239, (600, 800, 3), 21),
     # no published figure: the sums above, and the dense layers
-    "rcnn_vgg8": (RCNN_STEM + (4 * 4 * 192 + 1) * 256 + 257 * 11, (32, 32, 3), 11),
-    "fast_rcnn_vgg8": (RCNN_STEM + (4 * 4 * 192 + 1) * 256 + 257 * 5 * 11, (128, 128, 3), 11),
-    "faster_rcnn_vgg8": (RCNN_STEM + RPN + (4 * 4 * 192 + 1) * 256 + 257 * 5 * 11, (128, 128, 3), 11),
+    "rcnn_vgg8": (RCNN_STEM + FC6 + 257 * 11, (32, 32, 3), 11),
+    "fast_rcnn_vgg8": (RCNN_STEM + FC6 + 257 * 5 * 11, (128, 128, 3), 11),
+    "faster_rcnn_vgg8": (RCNN_STEM + RPN + FC6 + 257 * 5 * 11, (128, 128, 3), 11),
 }
 # Multilabel networks with ten sigmoids: as many as the ResNets with a softmax of ten.
 MULTI_HOT = {"multilabel_resnet14_wide_cifar10": WIDE, "multilabel_resnet20_cifar10": 272_474}

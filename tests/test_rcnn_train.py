@@ -64,7 +64,7 @@ def test_how_many_scenes_a_split_has_at_most(monkeypatch):
 
 
 def test_a_network_begins_with_what_the_pre_trained_one_has_learned(monkeypatch):
-    """The same backbone, and the same first dense layer: RoI pooling has as many bins as pool5 has cells."""
+    """The same backbone and first dense layer: RoI pooling has as many bins as pool5 has cells."""
     module = small(monkeypatch)
     pretrained = module.fast_rcnn.build(module.fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"], (40, 40, 3), 10, 1)
     for name in NAMES:
@@ -74,8 +74,10 @@ def test_a_network_begins_with_what_the_pre_trained_one_has_learned(monkeypatch)
         others = network.get_layer("head").get_layer("classes").get_weights()
         module.begin_with(network, pretrained)
         assert same(weights_of(network)["backbone"], weights_of(pretrained)["backbone"])
-        fc6, theirs = (model.get_layer("head").get_layer("fc6").get_weights() for model in (network, pretrained))
-        assert same(fc6, theirs) and same(network.get_layer("head").get_layer("classes").get_weights(), others)
+        for layer in ("fc6", "fc6_bn"):
+            found, theirs = (model.get_layer("head").get_layer(layer).get_weights() for model in (network, pretrained))
+            assert same(found, theirs)
+        assert same(network.get_layer("head").get_layer("classes").get_weights(), others)
 
 
 def smooth_l1(x, sigma):
