@@ -1,6 +1,10 @@
 """The steps of a training: each is fitted once, resumed within if it was interrupted, and skipped once it is done."""
 
 import csv
+import functools
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import run
 
@@ -85,18 +89,24 @@ def read_history(args):
 
 
 def search(args, name, scenes):
-    """Return the proposals of selective search for each scene; those of every hundred scenes are kept in the backup."""
+    """Return the proposals of selective search for each scene, found by as many processes as there are cores.
+
+    Those of every hundred scenes are kept in the backup.
+    """
     print(f"Selective search in the {name} scenes")
     bar, found = utils.Progbar(len(scenes), unit_name="scene"), []
-    for first in range(0, len(scenes), 100):
-        path = args.output / "backup" / f"proposals_{name}_{first}.npz"
-        if not path.exists():
-            of_each = []
-            for i, scene in enumerate(scenes[first : first + 100], first):
-                of_each.append(selective_search(scene, max_boxes=N_PROPOSALS))
-                bar.update(i)
-            run.write_whole(path, lambda path, of_each=of_each: np.savez(path, *of_each))
-        with np.load(path) as arrays:
-            found += [arrays[key] for key in arrays.files]
-    bar.update(len(scenes))
+    find = functools.partial(selective_search, max_boxes=N_PROPOSALS)
+    ignore_interruption = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+    with ProcessPoolExecutor(mp_context=get_context("spawn"), **ignore_interruption) as pool:
+        apply = pool.map if len(scenes) >= 200 else map  # the processes take seconds to start
+        for first in range(0, len(scenes), 100):
+            path = args.output / "backup" / f"proposals_{name}_{first}.npz"
+            if not path.exists():
+                of_each = []
+                for regions in apply(find, scenes[first : first + 100]):
+                    of_each.append(regions)
+                    bar.update(first + len(of_each))
+                run.write_whole(path, lambda path, of_each=of_each: np.savez(path, *of_each))
+            with np.load(path) as arrays:
+                found += [arrays[key] for key in arrays.files]
     return found

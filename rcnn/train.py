@@ -41,7 +41,7 @@ PRETRAINING_EPOCHS = 6  # on single images, as in the papers on those of ImageNe
 PRETRAINING_RATE = 0.1  # the other folders'
 PRETRAINING_BATCH = 128
 CANVAS = 40  # height and width of what the pre-training sees, in pixels
-N_SCENES = {"rcnn": 1000, "fast_rcnn": 3000, "faster_rcnn": 6000}  # to train on; selective search takes long
+N_SCENES = {"rcnn": 1000, "fast_rcnn": 2500, "faster_rcnn": 6000}  # to train on; selective search takes long
 N_VALIDATION, N_TEST = 100, 500  # at most, as many as to train on
 N_PROPOSALS = 300  # of the region proposal network, to train on; the paper has 2,000
 SIZE = 32  # of a region warped for R-CNN in pixels: those of the images of the pre-training
@@ -56,7 +56,11 @@ def main():
     run.start(args)
     scenes = make_splits(splits, args.scenes, args.seed)
     model, seconds = train(args, splits, scenes, len(classes))
-    found = {name: detect.detect_all(model, scenes[name][0], name) for name in ("validation", "test")}
+    found = {}
+    for name in ("validation", "test"):
+        made = scenes[name][0]
+        proposals = None if args.model == "faster_rcnn" else steps.search(args, name, made)
+        found[name] = detect.detect_all(model, made, name, proposals)
     scores = report.facts(model, splits["training"][0], classes) | {"seconds": round(seconds, 1)}
     scores |= evaluate.detection_scores(found, scenes, classes)
     history = steps.read_history(args)
