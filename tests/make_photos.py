@@ -1,8 +1,8 @@
-"""Make photo folders out of CIFAR-10's binary files: many images of seven classes, 100 to learn from of three others.
+"""Make photo folders out of CIFAR-10's binary files: many images of some classes, 100 to learn from of the others.
 
-    python tests/make_photos.py data/cifar10-jpeg photos
+    python tests/make_photos.py data/cifar10-jpeg photos cat deer dog    # of these 100 each
 
-The first folder holds the binary files. Below the second come seven and three, each with train, validation and test.
+The first folder holds the binary files. Below the second come many and few, each with train, validation and test.
 """
 
 import sys
@@ -12,20 +12,22 @@ import numpy as np
 from folders import load
 from PIL import Image
 
-FEW = ("cat", "deer", "dog")  # which resemble one another
-N_FEW = 100  # images of each to train on, and as many to validate
+N_FEW = 100  # images of a class to train on, and as many to validate
 
 
-def main(source, to):
+def main(source, to, *few):
     """Write PNG files, which keep every pixel."""
     data = load("vgg/data.py")
     splits, classes = data.load(source)
-    for name, (images, labels) in ((folder, splits[split]) for folder, split in data.SPLITS.items()):
+    if not few or set(few) - set(classes):
+        sys.exit(f"The classes of which there are few must be among {', '.join(classes)}, got {' '.join(few) or 'none'}")
+    for name, split in data.SPLITS.items():
+        images, labels = splits[split]
         for k, label in enumerate(classes):
             chosen = np.flatnonzero(labels == k)
-            if label in FEW and name != "test":
+            if label in few and name != "test":
                 chosen = chosen[:N_FEW]
-            folder = Path(to) / ("three" if label in FEW else "seven") / name / label
+            folder = Path(to) / ("few" if label in few else "many") / name / label
             folder.mkdir(parents=True, exist_ok=True)
             for i in chosen:
                 Image.fromarray(images[i]).save(folder / f"{i}.png")

@@ -75,7 +75,7 @@ def test_every_command_has_flags_that_exist(monkeypatch, tmp_path):
 def test_the_other_commands_are_the_tests_and_what_they_need():
     others = {command for path, command in COMMANDS if "train.py" not in command}
     photos = {
-        "python tests/make_photos.py data/cifar10-jpeg photos",
+        "python tests/make_photos.py data/cifar10-jpeg photos cat deer dog",
         "python resnet/predict.py runs/resnet50_photos IMAGE",
     }
     rcnn = {
