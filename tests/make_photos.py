@@ -20,7 +20,7 @@ def main(source, to, *few):
     data = load("vgg/data.py")
     splits, classes = data.load(source)
     if not few or set(few) - set(classes):
-        sys.exit(f"The classes of which there are few must be among {', '.join(classes)}, got {' '.join(few) or 'none'}")
+        sys.exit(f"The classes must be some of {', '.join(classes)}, got {' '.join(few) or 'none'}")
     for name, split in data.SPLITS.items():
         images, labels = splits[split]
         for k, label in enumerate(classes):
