@@ -6,6 +6,7 @@ images of 32x32 pixels in ten classes. Every array here is (N, H, W, 3) uint8, 0
 are read from their files when they are needed, by Pillow, which comes with matplotlib.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -89,6 +90,15 @@ def mean_and_variance(images):
     return mean, square - mean**2
 
 
+def fingerprint(splits):
+    """Return a text that differs where the photos of a split do; None of other images, which are always the same."""
+    photos = [images for images, _ in splits.values()]
+    if not isinstance(photos[0], Photos):
+        return None
+    paths = "\n".join("/".join(Path(path).parts[-3:]) for images in photos for path in images.paths)
+    return hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()
+
+
 def download():
     """Return CIFAR-10's training and test set from Keras' cache, which is filled once.
 
@@ -106,7 +116,8 @@ def download():
                 print(f"The mirror failed ({error}); trying the origin.")
                 downloaded = Path(utils.get_file(own, ORIGIN, cache_dir=cache, file_hash=SHA256))
             contents = downloaded.read_bytes()
-            downloaded.replace(archive)
+            with contextlib.suppress(OSError):  # where the cache cannot be written, it is downloaded each time
+                downloaded.replace(archive)
         except Exception as error:  # as above
             raise DataError(
                 f"CIFAR-10 could not be downloaded ({error}): put cifar-10-python.tar.gz at {archive}, or give --data "
@@ -198,7 +209,7 @@ def synthetic(n_images, seed=0):
 
 
 def is_of_photos(source):
-    """Return whether a value of --data is a folder of photos: with some in its subfolders, without CIFAR-10's files."""
+    """Return whether --data names a folder of photos: some in its subfolders, and none of CIFAR-10's files."""
     folder = Path(source).expanduser()
     if source in N_TRAINING or not folder.is_dir() or (folder / "cifar-10-batches-bin").is_dir():
         return False
@@ -211,7 +222,8 @@ def load_photos(folder, limit, seed, image_size):
     """Return the splits and the class names of a folder of photos, with a subfolder for each class.
 
     The folder may have train, validation and test above them; if not, the photos of each class are split by the seed
-    into 80, 10 and 10%. All are shuffled, so that a limit takes some of each class. Arguments and results as of `load`.
+    into 80, 10 and 10%. All are shuffled, so that a limit takes of each class about its share. Arguments and results as
+    of `load`.
     """
     above = [path.name for path in subfolders(folder) if path.name in SPLITS and is_of_photos(path)]
     if above:
@@ -225,6 +237,7 @@ def load_photos(folder, limit, seed, image_size):
                 has, lacks = ("train", name) if label in found["training"] else (name, "train")
                 raise DataError(f"{folder / has} has the class {label}, which {folder / lacks} lacks")
     else:
+        refuse_other_splits(folder)
         found = split_classes(photos_of_classes(folder), seed)
     classes = sorted(found["training"])
 
@@ -244,6 +257,16 @@ def load_photos(folder, limit, seed, image_size):
     return splits, tuple(classes)
 
 
+def refuse_other_splits(folder):
+    """Refuse subfolders that all hold the same subfolders, and no photo themselves: splits of other names."""
+    inside = [(path, [subfolder.name for subfolder in subfolders(path)]) for path in subfolders(folder)]
+    same = len({tuple(names) for _, names in inside}) == 1 and len(inside) > 1 and inside[0][1]
+    if same and not any(path.suffix.lower() in ENDINGS for subfolder, _ in inside for path in subfolder.iterdir()):
+        names = " and ".join(path.name for path, _ in inside)
+        raise DataError(f"{folder} has subfolders {names} with the same subfolders: photos that are split already need "
+                        "train, validation and test")
+
+
 def photos_of_classes(folder):
     """Return {class: paths of its photos} of a folder with a subfolder for each class."""
     found = {path.name: list(photos_below(path)) for path in subfolders(folder)}
@@ -252,7 +275,8 @@ def photos_of_classes(folder):
             raise DataError(f"{folder / name} holds no photos: each subfolder of {folder} must be a class, with files "
                             f"that end in {', '.join(ENDINGS)}")
     if len(found) < 2:
-        raise DataError(f"{folder} has one subfolder, {min(found)}: there must be one for each class, and at least two")
+        held = f"one subfolder, {min(found)}" if found else "no subfolders"
+        raise DataError(f"{folder} has {held}: there must be one for each class, and at least two")
     return found
 
 
@@ -276,7 +300,7 @@ def split_classes(found, seed):
 def check_photos(paths):
     """Decode every photo once; raise a DataError that names those that cannot be read.
 
-    Found later, such a photo could be removed only from under a training: the split by the seed would be another.
+    Such a photo would stop the training later, and without it the split by the seed would be another.
     """
 
     def fault(path):
@@ -299,7 +323,7 @@ def subfolders(folder):
 
 
 def photos_below(folder, above=()):
-    """Yield the photos in a folder and its subfolders in the order of their names; a link to a folder above is left."""
+    """Yield the photos in a folder and its subfolders in the order of their names, without links to folders above."""
     if folder.resolve() not in above:
         for path in sorted(folder.iterdir()):
             if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and not path.is_dir():
@@ -345,7 +369,7 @@ def read_photo(path, size, rng=None):
     try:
         with Image.open(path) as image:
             image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at half, a quarter or an eighth of its size
-            image = in_color(ImageOps.exif_transpose(image))
+            image = to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders raise many kinds
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "not an image that Pillow knows" if unknown else getattr(error, "strerror", None) or error
@@ -360,10 +384,13 @@ def read_photo(path, size, rng=None):
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, square))
 
 
-def in_color(image):
-    """Return a Pillow image in RGB: 16 bit cut to 8, gray, palette and CMYK converted, what is transparent white."""
-    if image.mode.startswith("I"):  # 16 bit of gray
-        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype("uint8"))
+def to_rgb(image):
+    """Return a Pillow image in RGB: 16 bit cut to 8, gray, palette and CMYK converted, transparency put on white."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of which the range is unknown")
+    if image.mode.startswith("I"):  # gray, of 16 bit if any value needs them
+        pixels = np.asarray(image)
+        image = Image.fromarray((pixels // (256 if pixels.max() > 255 else 1)).clip(0, 255).astype("uint8"))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

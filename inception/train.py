@@ -73,6 +73,7 @@ def main():
     parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     args = transfer.command_line(parser, PUBLISHED, TRANSFER_EPOCHS, TRANSFER_RATE)
     splits, classes = data.load(args.data, args.limit, args.seed, args.image_size)
+    args.photos = data.fingerprint(splits)
     x, _ = splits["training"]
     build, metaparameters = MODELS[args.model]
     in_training = {} if args.weights or build is inception_v2.build else {"auxiliary": True}  # version 2 has none
@@ -105,7 +106,7 @@ def train_in_two_steps(args, network, splits, mean, variance):
     for i, (step, stages) in enumerate(steps.items()):
         transfer.freeze_all_but(network, *stages)
         train(args, network, splits, mean, variance, args.learning_rate / 10**i, i * args.epochs, step)
-    return transfer.thawed(args)
+    return transfer.unfrozen(args)
 
 
 def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, step=""):

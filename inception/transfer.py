@@ -7,6 +7,7 @@ networks?", arXiv:1411.1792: the first groups learn what all images have in comm
 """
 
 import re
+from pathlib import Path
 
 import run
 
@@ -16,6 +17,8 @@ from keras import layers
 
 import data
 import report
+
+IMAGENET_SIZE = 224  # height and width in pixels of photos for the published weights, if --image-size does not say
 
 
 def command_line(parser, published, epochs, learning_rate):
@@ -28,7 +31,7 @@ def command_line(parser, published, epochs, learning_rate):
     """
     flag = parser.add_argument
     flag("--image-size", metavar="N", type=run.whole(1),
-         help="default 32: of photos, if FOLDER has a subfolder of them for each class")
+         help="of photos, if FOLDER has a subfolder of them for each class; default 32, or that of --weights")
     flag("--weights", metavar="imagenet|RUN",
          help="default random; imagenet: published ones; RUN: those of a finished run; then the defaults are two steps "
          f"of {epochs} epochs each, the first at {learning_rate}")
@@ -38,11 +41,18 @@ def command_line(parser, published, epochs, learning_rate):
     if given.weights == "imagenet" and given.model not in published:
         there_are = f"there are some for {', '.join(published)}" if published else "there are none for these networks"
         parser.error(f"--weights imagenet: {there_are}, got --model {given.model}")
+    size = IMAGENET_SIZE
     if given.weights and given.weights != "imagenet":
-        trained = report.results_of(given.weights)["model"]
-        if trained != given.model:
-            parser.error(f"--weights {given.weights} are those of a {trained}, got --model {given.model}")
-    return run.parse(parser)
+        results = report.results_of(given.weights)
+        if results["model"] != given.model:
+            parser.error(f"--weights {given.weights} are those of a {results['model']}, got --model {given.model}")
+        size = results.get("image_size")
+    if given.weights and data.is_of_photos(given.data):
+        parser.set_defaults(image_size=size)
+    args = run.parse(parser)
+    if args.weights and Path(args.weights).expanduser().resolve() == args.output.resolve():
+        parser.error(f"--output must not be the folder of --weights, got {args.output}")
+    return args
 
 
 def load_weights(args, network, classes, published):
@@ -70,7 +80,8 @@ def load_weights(args, network, classes, published):
 def copy_weights(args, trained, network, same_classes):
     """Copy the weights of a trained network to one of the same architecture; for other classes, not its last layer's.
 
-    The dense layers of a classifier that flattens its feature maps fit images of one size: for another they are left.
+    The dense layers of a classifier that flattens its feature maps fit images of one size: for another they keep their
+    random weights.
     """
     sources = {layer.name: layer for layer in trained.layers}
     targets = [layer for layer in network.layers if layer.weights]
@@ -93,7 +104,7 @@ def last_group(network):
 
 
 def freeze_all_but(network, *stages):
-    """Freeze the layers of all other stages, and batch normalization in these too.
+    """Freeze all layers but those of the given stages, and batch normalization there too.
 
     It then works as in inference: the statistics of a few images of another kind would not fit the weights.
     """
@@ -102,8 +113,8 @@ def freeze_all_but(network, *stages):
         layer.trainable = in_stages and not isinstance(layer, layers.BatchNormalization)
 
 
-def thawed(args):
-    """Return the best model with no layer frozen, as it is also saved, so that it can be trained on."""
+def unfrozen(args):
+    """Return the best model with all layers trainable; it is also saved so, and can be trained further."""
     model = run.best(args)
     for layer in model.get_layer(args.model).layers:  # model.trainable = True does not reach them
         layer.trainable = True

@@ -1,7 +1,7 @@
 # The same file in every folder.
 """The command line of a training and its run folder: flags, resuming, callbacks, batches.
 
-A run folder holds model.keras, history.csv, pictures and, once the run is finished, results.json. Until then a
+A run folder holds model.keras and history.csv and, once the run is finished, pictures and results.json. Until then a
 subfolder `backup` holds the state of the last finished epoch.
 """
 
@@ -42,8 +42,8 @@ def errors_as_sentences(main):
             sys.exit(2)
         except KeyboardInterrupt:
             without = " without --overwrite" * ("--overwrite" in sys.argv)
-            print(f"\nInterrupted. To resume after the last finished epoch, repeat the command{without}.",
-                  file=sys.stderr)
+            resume = f" To resume after the last finished epoch, repeat the command{without}."
+            print("\nInterrupted." + resume * (program == "train.py"), file=sys.stderr)
             sys.exit(130)
         except RuntimeError as error:
             if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
@@ -54,10 +54,10 @@ def errors_as_sentences(main):
                 raise
             sys.exit(f"{program}: error: {error}")  # such as a full disk
         except Exception as error:
-            found = re.search(r"^DataError: (.*)", str(error), flags=re.M)
+            found = re.search(r"DataError: (.*)", str(error))  # TensorFlow's own error of a batch has this text in it
             if not found:
                 raise
-            print(f"{program}: error: {found[1]}", file=sys.stderr)  # from a batch: TensorFlow keeps the words alone
+            print(f"{program}: error: {found[1]}", file=sys.stderr)
             sys.exit(2)
 
     return guarded
@@ -160,6 +160,8 @@ def parse(parser, folder=lambda args: args.model, parallel=True):
 
     default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic") + "_photos" * of_photos)
     args.output = (args.output or default).expanduser()
+    if of_photos and Path(args.data).expanduser().resolve() in args.output.resolve().parents:
+        parser.error(f"--output must not be in the folder of the photos, got {args.output}")
     try:
         if devices.is_first():
             args.output.mkdir(parents=True, exist_ok=True)
@@ -209,12 +211,13 @@ def settings(args):
 
 
 def start(args):
-    """Prepare the run folder, where an interrupted run resumes; of several processes the first does."""
+    """Prepare the run folder, or resume the run in it; of several processes the first does, for all."""
     if devices.is_first():
         prepare(args)
+    devices.wait()
     flags = {name: value for name, value in settings(args).items() if name != "data"}  # each machine may have its own
     epochs = [path.read_text() for path in sorted((args.output / "backup").rglob("training_metadata.json"))]
-    if not devices.agree([flags, epochs]):
+    if not devices.all_equal([flags, epochs]):
         raise data.DataError("the processes must have the same flags, and to resume an interrupted run, an --output "
                              "folder that all can read")
 
@@ -225,15 +228,24 @@ def prepare(args):
     if args.overwrite:
         for name in ("results.json", "model.keras", "history.csv"):
             (args.output / name).unlink(missing_ok=True)
-        shutil.rmtree(backup, ignore_errors=True)
+        if backup.exists():
+            shutil.rmtree(backup)
     backup.mkdir(exist_ok=True)
-    write_whole(backup / "settings.json", lambda path: path.write_text(json.dumps(settings(args))))
+    kept = backup / "settings.json"
+    if kept.exists() and json.loads(kept.read_text()) != settings(args):
+        raise data.DataError(f"--output {args.output} holds an unfinished run with other flags, or whose photos were "
+                             "others: choose another folder, or --overwrite")
+    write_whole(kept, lambda path: path.write_text(json.dumps(settings(args))))
+    (args.output / "partial_model.keras").unlink(missing_ok=True)  # of a run that was killed while it saved
 
     for folder in (backup, *(path for path in backup.iterdir() if path.is_dir())):  # of the run, or of its steps
         weights, metadata = folder / "latest.weights.h5", folder / "training_metadata.json"
         try:
             json.loads(metadata.read_text())
-        except (OSError, ValueError):  # killed while it saved an epoch: back to the one before, or to the start
+            is_whole = weights.stat().st_mtime_ns <= metadata.stat().st_mtime_ns  # which is written after them
+        except (OSError, ValueError):
+            is_whole = False
+        if not is_whole:  # killed while it saved an epoch: back to the one before, or to the start
             for path in (weights, metadata):
                 before = path.with_name(path.name + ".bkp")
                 before.replace(path) if before.exists() else path.unlink(missing_ok=True)
@@ -301,7 +313,7 @@ class KeepBest(callbacks.ModelCheckpoint):
 
     def on_epoch_end(self, epoch, logs=None):
         """Save under a partial name if this epoch is the best, then rename."""
-        with devices.alone():
+        with devices.without_distribution():
             super().on_epoch_end(epoch, logs)
         if self.partial.exists():
             self.partial.replace(self.path)
@@ -313,7 +325,7 @@ class Backup(callbacks.BackupAndRestore):
     def on_epoch_end(self, epoch, logs=None):
         """Save."""
         if devices.is_first():
-            with devices.alone():
+            with devices.without_distribution():
                 super().on_epoch_end(epoch, logs)
 
 
@@ -325,17 +337,19 @@ class Batches(utils.PyDataset):
 
     Args:
         n: how many examples an epoch has.
-        batch_size: how many a batch has; the last may have fewer. For several devices it is filled with the first
-            examples of the epoch, once more.
+        batch_size: how many a batch has; the last may have fewer, and is filled up with the first examples of the epoch
+            if there are several devices.
         make: makes a batch, (inputs, targets), from the indices of its examples, (batch_size,), and a numpy Generator.
         seed: of the order and the Generator; None to leave them in order.
     """
 
     def __init__(self, n, batch_size, make, seed=None):
-        super().__init__(workers=2)  # with one, or with arrays, Keras lets tf.data wait at the end of an epoch
+        # With one worker Keras lets tf.data wait at the end of an epoch; with two it reads ahead, and on the other
+        # backends it would read the first batches twice.
+        super().__init__(workers=2 if keras.config.backend() == "tensorflow" else 1)
         self.n, self.batch_size, self.make, self.seed = n, batch_size, make, seed
-        self.filled = keras.distribution.distribution() is not None
-        self.process, self.n_processes = devices.processes() if self.filled else (0, 1)
+        self.is_filled = keras.distribution.distribution() is not None
+        self.process, self.n_processes = devices.processes() if self.is_filled else (0, 1)
         self.start(0)
 
     def start(self, epoch):
@@ -343,7 +357,7 @@ class Batches(utils.PyDataset):
         self.epoch, self.order = epoch, np.arange(self.n)
         if self.seed is not None:
             np.random.default_rng((self.seed, epoch)).shuffle(self.order)
-        if self.filled:
+        if self.is_filled:
             self.order = np.resize(self.order, len(self) * self.batch_size)
 
     def __len__(self):
@@ -381,7 +395,7 @@ def best(args):
 
     From here the first of several processes goes on alone, on one device; the others end.
     """
-    devices.part()
+    devices.shut_down()
     return load_model(args.output)
 
 

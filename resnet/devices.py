@@ -14,13 +14,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 try:
     import keras
-except (ModuleNotFoundError, ValueError) as error:  # of the backend; later no line of ours would be reached
-    found = f"must be tensorflow, jax or torch, and installed ({error})"
-    sys.stderr.write(f"{Path(sys.argv[0]).name}: error: KERAS_BACKEND {found}\n")
+    import numpy as np
+except (ModuleNotFoundError, ValueError) as error:  # a backend that is missing or unknown ends the import of Keras
+    lacks = getattr(error, "name", None) in ("keras", "numpy")
+    wanted = "must be tensorflow, jax or torch, and installed"
+    found = "pip install -r requirements.txt" if lacks else f"KERAS_BACKEND {wanted}"
+    sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {found} ({error})\n")
     sys.exit(2)
 
 BACKENDS = ("tensorflow", "jax", "torch")  # of Keras, those that train
@@ -28,21 +29,23 @@ TIMEOUT = 50  # seconds to wait for the other processes
 
 
 def check_environment(parser, parallel):
-    """Refuse a backend that cannot train, and variables for several processes that cannot be meant."""
+    """Refuse a backend that cannot train, and variables for several processes that contradict each other."""
     backend = keras.config.backend()
     if backend not in BACKENDS:
         parser.error(f"KERAS_BACKEND must be {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, got {backend}")
+    address, *names = (f"KERAS_DISTRIBUTION_{name}" for name in ("JOB_ADDRESSES", "PROCESS_ID", "NUM_PROCESSES"))
+    if address not in os.environ and any(name in os.environ for name in names):
+        parser.error(f"{' and '.join(names)} need {address}, got none")
     try:
-        number, n = processes()
+        process_id, n_processes = processes()
     except (KeyError, ValueError):  # not set, or not numbers
-        number, n = 0, 0
-    if not 0 <= number < n:
-        names = [f"KERAS_DISTRIBUTION_{name}" for name in ("PROCESS_ID", "NUM_PROCESSES")]
+        process_id, n_processes = 0, 0
+    if not 0 <= process_id < n_processes:
         found = [os.environ.get(name, "none") for name in names]
         parser.error(f"{names[0]} must be a whole number below {names[1]}, got {found[0]} and {found[1]}")
-    if n > 1 and not parallel:
-        parser.error(f"this training takes one process, got KERAS_DISTRIBUTION_NUM_PROCESSES={n}")
-    if n > 1 and backend != "jax":
+    if n_processes > 1 and not parallel:
+        parser.error(f"this training takes one process, got {names[1]}={n_processes}")
+    if n_processes > 1 and backend != "jax":
         parser.error(f"several processes need KERAS_BACKEND=jax, got {backend}")
 
 
@@ -63,26 +66,29 @@ def distribute(parser, batch_size):
 
     Keras has this data parallelism for JAX: all devices hold the same weights, and a step is that of the whole batch.
     """
-    if processes()[1] > 1:
-        meet(parser)
-    devices = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
-    if len(devices) > 1:
-        if batch_size % len(devices):
-            parser.error(f"--batch-size must be divisible by the {len(devices)} devices, got {batch_size}")
+    n_processes = processes()[1]
+    if n_processes > 1:
+        initialize(parser)
+    found = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
+    if len(found) > 1:
+        if len(found) % n_processes:
+            parser.error(f"every process must have as many devices as the others, got {len(found)} of {n_processes}")
+        if batch_size % len(found):
+            parser.error(f"--batch-size must be divisible by the {len(found)} devices, got {batch_size}")
         keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
 
 
-def meet(parser):
+def initialize(parser):
     """Meet the other processes at the address of the first; if one does not come, end the program within a minute."""
-    from jax import distributed  # as keras.distribution.initialize does, which would wait for five minutes
+    from jax import distributed  # keras.distribution.initialize would wait for five minutes
 
     address = os.environ["KERAS_DISTRIBUTION_JOB_ADDRESSES"].split(",")[0]
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES must be HOST:PORT of the first process, got {address}")
-    number, n = processes()
-    print(f"Waiting for {n} processes to meet at {address}, up to {TIMEOUT} seconds.", flush=True)
-    answered, until = number == 0, time.monotonic() + TIMEOUT
+    process_id, n_processes = processes()
+    print(f"Waiting for {n_processes} processes to meet at {address}, up to {TIMEOUT} seconds.", flush=True)
+    answered, until = process_id == 0, time.monotonic() + TIMEOUT
     while not answered:  # asked here, since JAX aborts in place of raising an error
         try:
             socket.create_connection((host, int(port)), 5).close()
@@ -92,26 +98,33 @@ def meet(parser):
                 parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES: {address} does not answer ({error})")
             time.sleep(1)
     try:
-        distributed.initialize(address, n, number, initialization_timeout=TIMEOUT)
+        distributed.initialize(address, n_processes, process_id, initialization_timeout=TIMEOUT)
     except RuntimeError as error:  # such as a port in use
         parser.error(f"KERAS_DISTRIBUTION_JOB_ADDRESSES: {address} cannot be used ({error})")
 
 
-def agree(facts):
+def wait():
+    """Wait until all processes are here."""
+    if processes()[1] > 1:
+        from jax.experimental import multihost_utils  # Keras has none
+
+        multihost_utils.sync_global_devices("wait")
+
+
+def all_equal(facts):
     """Return whether all processes have the same facts, which JSON can write."""
     if processes()[1] == 1:
         return True
-    from jax.experimental import multihost_utils  # Keras has none
+    from jax.experimental import multihost_utils
 
-    multihost_utils.sync_global_devices("the run folder is prepared")
     digest = hashlib.sha256(json.dumps(facts).encode()).digest()
     digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
     return bool((digests == digests[0]).all())
 
 
 @contextlib.contextmanager
-def alone():
-    """Let one process save without the others: Keras makes variables then, for which it else would wait for all."""
+def without_distribution():
+    """Let this process save alone: Keras makes variables then, on all devices, and would wait for the others."""
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -120,13 +133,12 @@ def alone():
         keras.distribution.set_distribution(distribution)
 
 
-def part():
+def shut_down():
     """Let the first of several processes go on alone, on one device, and end the others."""
-    if keras.distribution.distribution():
-        keras.distribution.set_distribution(None)
-        if processes()[1] > 1:
-            from jax import distributed  # Keras has no function that undoes initialize
+    keras.distribution.set_distribution(None)
+    if processes()[1] > 1:
+        from jax import distributed  # Keras has no function that undoes initialize
 
-            distributed.shutdown()
+        distributed.shutdown()
     if not is_first():
         sys.exit()

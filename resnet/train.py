@@ -69,6 +69,7 @@ def main():
     parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     args = transfer.command_line(parser, PUBLISHED, TRANSFER_EPOCHS, TRANSFER_RATE)
     splits, classes = data.load(args.data, args.limit, args.seed, args.image_size)
+    args.photos = data.fingerprint(splits)
     x, _ = splits["training"]
     network = run.built(args, *MODELS[args.model], x.shape[1:], len(classes))
     network.name = args.model
@@ -100,7 +101,7 @@ def train_in_two_steps(args, network, splits, mean, variance):
     for i, (step, stages) in enumerate(steps.items()):
         transfer.freeze_all_but(network, *stages)
         train(args, network, splits, mean, variance, args.learning_rate / 10**i, i * args.epochs, step)
-    return transfer.thawed(args)
+    return transfer.unfrozen(args)
 
 
 # Copied from vgg/train.py

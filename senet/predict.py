@@ -3,7 +3,7 @@
 
     python predict.py RUN IMAGE...    # RUN is the folder of a finished run, such as runs/resnet50_photos
 
-Of each photo the largest square in the middle is resized to what the network takes, as in its training.
+Of each photo the largest square in the middle is resized to what the network takes.
 """
 
 import argparse

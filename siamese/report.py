@@ -100,9 +100,9 @@ def results_of(folder):
 
 
 def name_of(source):
-    """Return how a title calls the images of --data."""
+    """Return what a title calls the images of --data."""
     if data.is_of_photos(source):
-        return f"the photos in {Path(source).name}"
+        return f"the photos in {Path(source).expanduser().resolve().name}"
     return {"cifar10": "CIFAR-10", "synthetic": "synthetic shapes, not CIFAR-10"}.get(source, "CIFAR-10 files")
 
 

@@ -152,13 +152,15 @@ def refused(monkeypatch, capsys, *flags, folder="vgg"):
         ("127.0.0.1:1", "2", "2", "must be a whole number below KERAS_DISTRIBUTION_NUM_PROCESSES, got 2 and 2"),
         ("127.0.0.1:1", "one", "2", "got one and 2"),
         ("127.0.0.1", "1", "2", "_JOB_ADDRESSES must be HOST:PORT of the first process, got 127.0.0.1"),
+        ("127.0.0.1:70000", "1", "2", "_JOB_ADDRESSES must be HOST:PORT of the first process, got 127.0.0.1:70000"),
+        (None, "0", "2", "KERAS_DISTRIBUTION_NUM_PROCESSES need KERAS_DISTRIBUTION_JOB_ADDRESSES, got none"),
         ("127.0.0.1:1,127.0.0.1:2", "1", "2", "127.0.0.1:1 does not answer (["),
     ],
 )
 def test_processes_that_cannot_be_meant_are_refused(address, number, n, sentence, monkeypatch, capsys, tmp_path):
     module = load("vgg/train.py")
-    monkeypatch.setattr(module.run, "TIMEOUT", 0)
-    monkeypatch.setattr(module.run.keras.config, "backend", lambda: "jax")
+    monkeypatch.setattr(module.run.devices, "TIMEOUT", 0)
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     for name, value in (("JOB_ADDRESSES", address), ("PROCESS_ID", number), ("NUM_PROCESSES", n)):
         if value is not None:
             monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
@@ -188,7 +190,7 @@ def test_the_shares_of_processes_make_the_whole_batch(monkeypatch):
     monkeypatch.setattr(run.keras.distribution, "distribution", lambda: object())
     shares = []
     for i in range(3):
-        monkeypatch.setattr(run, "processes", lambda i=i: (i, 3))
+        monkeypatch.setattr(run.devices, "processes", lambda i=i: (i, 3))
         shares.append(run.Batches(25, 12, make, seed=3))
     for batches in (whole, *shares):
         batches.start(1)
@@ -199,10 +201,19 @@ def test_the_shares_of_processes_make_the_whole_batch(monkeypatch):
     assert len({batches[0][1] for batches in shares}) == 3 and shares[0][0][1] == whole[0][1]  # random numbers
 
 
-def test_a_batch_that_the_devices_cannot_share_is_refused(monkeypatch, capsys):
-    run = load("vgg/run.py")
-    monkeypatch.setattr(run.keras.config, "backend", lambda: "jax")
-    monkeypatch.setattr(run.keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1", "gpu:2"])
+@pytest.mark.parametrize(
+    "n_processes, sentence",
+    [
+        (1, "--batch-size must be divisible by the 3 devices, got 128"),
+        (2, "every process must have as many devices as the others, got 3 of 2"),
+    ],
+)
+def test_what_the_devices_cannot_share_is_refused(n_processes, sentence, monkeypatch, capsys):
+    devices = load("vgg/devices.py")
+    monkeypatch.setattr(devices, "processes", lambda: (0, n_processes))
+    monkeypatch.setattr(devices, "initialize", lambda parser: None)
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["gpu:0", "gpu:1", "gpu:2"])
     with pytest.raises(SystemExit):
-        run.distribute(argparse.ArgumentParser(), argparse.Namespace(batch_size=128))
-    assert "--batch-size must be divisible by the 3 devices, got 128" in capsys.readouterr().err
+        devices.distribute(argparse.ArgumentParser(), 128)
+    assert sentence in capsys.readouterr().err

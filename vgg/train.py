@@ -60,6 +60,7 @@ def main():
     parser = run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE)
     args = transfer.command_line(parser, PUBLISHED, TRANSFER_EPOCHS, TRANSFER_RATE)
     splits, classes = data.load(args.data, args.limit, args.seed, args.image_size)
+    args.photos = data.fingerprint(splits)
     x, _ = splits["training"]
     network = run.built(args, *MODELS[args.model], x.shape[1:], len(classes))
     network.name = args.model
@@ -90,7 +91,7 @@ def train_in_two_steps(args, network, splits, mean, variance):
     for i, (step, stages) in enumerate(steps.items()):
         transfer.freeze_all_but(network, *stages)
         train(args, network, splits, mean, variance, args.learning_rate / 10**i, i * args.epochs, step)
-    return transfer.thawed(args)
+    return transfer.unfrozen(args)
 
 
 def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, step=""):
