@@ -18,7 +18,6 @@ from time import perf_counter
 
 import run
 
-import keras
 import numpy as np
 from keras import Input, Model, utils
 from matplotlib.figure import Figure
@@ -46,9 +45,9 @@ def main():
     flag("--scenes", metavar="N", type=run.whole(1), default=50, help="default 50: enough for three digits")
     flag("--output", metavar="DIR", type=Path, default=Path("runs/benchmark"), help="default runs/benchmark")
     args = parser.parse_args()
-    for folder in args.runs:
-        if not all((folder / name).exists() for name in ("results.json", "model.keras")):
-            parser.error(f"{folder} must be the output folder of a finished train.py")
+    names = [report.results_of(folder)["model"] for folder in args.runs]
+    if not set(names) <= set(detect.MIN_SCORE) or len(set(names)) < len(names):
+        parser.error(f"the runs must be of different detectors, one of each, got {', '.join(names)}")
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}")
     try:
@@ -57,7 +56,7 @@ def main():
         parser.error(f"--output {args.output} cannot be written ({error.strerror}): choose another folder")
     splits, _ = data.load(args.data)
     scenes, _ = make_scenes(*splits["test"], args.scenes, seed=2)
-    models = [keras.saving.load_model(folder / "model.keras") for folder in args.runs]
+    models = [run.load_model(folder) for folder in args.runs]
 
     seconds = time_detectors(models, scenes)
     ratios = compare(seconds)
@@ -138,8 +137,10 @@ def parts_of_the_others(model):
     def heads(scene, known):
         padded = np.pad(known["regions"], ((0, n_regions - len(known["regions"])), (0, 0)))
         outputs = head.predict_on_batch([known["maps"], padded[None]])
-        placed = boxes.decode(padded[:, None], outputs["deltas"][0][:, 1:], boxes.DEVIATIONS)
-        return detect.best_boxes(padded, placed, outputs["classes"][0][:, 1:], scene.shape[:2], network.name)
+        regions = known["regions"]
+        scores, deltas = (outputs[name][0, : len(regions), 1:] for name in ("classes", "deltas"))
+        placed = boxes.decode(regions[:, None], deltas, boxes.DEVIATIONS)
+        return detect.best_boxes(regions, placed, scores, scene.shape[:2], network.name)
 
     if not is_faster:
         return [("features", features), ("heads", heads)]

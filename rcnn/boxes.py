@@ -1,10 +1,10 @@
 """Boxes: their overlap, how a network says where they are, suppression, anchors, and which of them match an object.
 
 A box is (x1, y1, x2, y2) in pixels, Keras' format "xyxy": x to the right, y down, x2 and y2 where the box ends, so that
-its width is x2 - x1. (In the authors' codes x2 and y2 are the last pixel inside, one less.) Nothing in this folder
-knows another format, and nothing outside this file calculates with boxes.
+its width is x2 - x1. (In the authors' codes x2 and y2 are the last pixel inside, one less.) Every file of this folder
+has this format.
 
-What takes tensors takes numpy arrays too, and is used inside the networks; what takes (N, 4) takes N = 0.
+Functions of tensors take numpy arrays too; N may be 0.
 """
 
 import math
@@ -14,7 +14,7 @@ from keras import ops
 from keras.utils import bounding_boxes
 
 DEVIATIONS = (0.1, 0.1, 0.2, 0.2)  # classifiers learn deltas divided by these, which then deviate by about 1
-LARGEST = math.log(1000 / 16)  # a box is at most this much larger than its anchor, or its exponential could overflow
+LARGEST = math.log(1000 / 16)  # of how much larger than its anchor a box may be, or exp could overflow; as in Detectron
 
 
 def iou(boxes, others):
@@ -26,6 +26,7 @@ def iou(boxes, others):
     Returns:
         (..., N, M).
     """
+    boxes, others = ops.cast(boxes, "float32"), ops.cast(others, "float32")
     corner = ops.maximum(boxes[..., :, None, :2], others[..., None, :, :2])  # (..., N, M, 2)
     sides = ops.maximum(ops.minimum(boxes[..., :, None, 2:], others[..., None, :, 2:]) - corner, 0)
     overlap = sides[..., 0] * sides[..., 1]
@@ -79,9 +80,9 @@ def mirror(boxes, width):
 def suppress(boxes, is_box, threshold):
     """Non-maximum suppression inside a network: of boxes that overlap keep the best.
 
-    A box is kept if none that is kept and better overlaps it. Begin with all of them kept and apply that rule to all at
-    once, again and again: first the best is right for good, then those that only depend on right ones. When nothing
-    changes any more, all are.
+    A box is kept if no better one that is kept overlaps it. Begin with all boxes kept, and apply this rule to all at
+    once. The best box is right after the first round, the boxes that depend only on right ones after the next, and so
+    on, until nothing changes.
 
     Args:
         boxes: (N, B, 4), the best first.

@@ -4,7 +4,10 @@
 
 Pictures may have any size: the shorter side is brought to --size pixels, and the boxes that come out are in pixels of
 the picture as it is. R-CNN and Fast R-CNN begin with selective search, which takes a third of a second for 128x128
-pixels, and grows with them.
+pixels, and grows faster than the number of pixels.
+
+The picture shows what has a probability of at least 0.5, or of R-CNN a score of at least 0; the JSON holds all from
+0.05 on, or of R-CNN all.
 
 Keras finds the layers of a saved Fast or Faster R-CNN once this module, or fast_rcnn and faster_rcnn, are imported.
 """
@@ -15,45 +18,49 @@ from pathlib import Path
 
 import run
 
-import keras
 import numpy as np
 from keras import Input, Model, ops, utils
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 import boxes
+import data
 import fast_rcnn
 import faster_rcnn
 import figures
 import rcnn
+import report
 from selective_search import selective_search
 
 N_PROPOSALS = 300  # of selective search, at most
 MIN_SCORE = {"rcnn": -np.inf, "fast_rcnn": 0.05, "faster_rcnn": 0.05}  # of a margin, as released, and probabilities
 SUPPRESSION = 0.3  # the IoU with a better box of its class above which a box is dropped
+LONGEST = 8  # a picture is at most this many times as long as wide
 MAX_DETECTIONS = 100  # of an image; R-CNN's are that many of each class, as released
 
 
 @run.errors_as_sentences
 def main():
     """Detect what is in the pictures of the command line, draw it, and write it as JSON."""
+    run.show_all_letters()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flag = parser.add_argument
     flag("run", metavar="RUN", type=Path, help="the output folder of a finished train.py")
     flag("pictures", metavar="IMAGE", type=Path, nargs="+", help="image files")
-    flag("--size", metavar="N", type=run.whole(32, 4096), default=128, help="of the shorter side; default 128")
+    flag("--size", metavar="N", type=run.whole(32, 768), default=128,
+         help="of the shorter side, 32 to 768; default 128; the memory grows with its square")
     flag("--output", metavar="DIR", type=Path, help="default RUN/detections")
     args = parser.parse_args()
-    results, saved = args.run / "results.json", args.run / "model.keras"
-    if not (results.exists() and saved.exists()):
-        parser.error(f"{args.run} must be the output folder of a finished train.py")
-    pictures = [read(path, parser) for path in args.pictures]
-    classes = json.loads(results.read_text())["classes"]
-    model = keras.saving.load_model(saved)
+    results = report.results_of(args.run)
+    if results["model"] not in MIN_SCORE:
+        parser.error(f"{args.run} holds a {results['model']}, which detects nothing")
+    pictures, classes = [read(path) for path in args.pictures], results["classes"]
+    model = run.load_model(args.run)
     output = args.output or args.run / "detections"
     output.mkdir(parents=True, exist_ok=True)
+    is_distinct = len({path.stem for path in args.pictures}) == len(pictures)
     for i, (path, picture) in enumerate(zip(args.pictures, pictures, strict=True)):
         found = detect_picture(model, picture, args.size)
-        name = path.stem if [other.stem for other in args.pictures].count(path.stem) == 1 else f"{path.stem}_{i}"
+        name = path.stem if is_distinct else f"{i}_{path.stem}"
         records = [
             {"class": classes[k], "score": round(float(score), 4), "box": [round(float(x), 1) for x in box]}
             for box, k, score in zip(found["boxes"], found["classes"], found["scores"], strict=True)
@@ -65,15 +72,19 @@ def main():
         print(f"{path}: {len(records)} detections in {output / name}.json and .png")
 
 
-def read(path, parser):
-    """Return the pixels of an image file, (H, W, 3) uint8, as they are looked at; a bad file ends the program."""
+def read(path):
+    """Return the pixels of an image file, (H, W, 3) uint8, upright and in color."""
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnidentifiedImageError:
-        parser.error(f"{path} is not an image that Pillow can read")
-    except (OSError, SyntaxError) as error:
-        parser.error(f"{path} cannot be read ({getattr(error, 'strerror', None) or error})")
+            pixels = np.asarray(data.to_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # Pillow's decoders raise many kinds
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "not an image that Pillow knows" if unknown else getattr(error, "strerror", None) or error
+        raise data.DataError(f"{path} cannot be read ({reason})") from error
+    if max(pixels.shape[:2]) > LONGEST * min(pixels.shape[:2]):
+        size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+        raise data.DataError(f"{path} must be at most {LONGEST} times as long as wide, got {size} pixels")
+    return pixels
 
 
 def detect_picture(model, picture, size):

@@ -15,10 +15,11 @@ arXiv:1506.01497, section 3, with the detector of Fast R-CNN, arXiv:1504.08083.
 
 Trainable parameters: faster_rcnn_vgg16 137,078,239 with 21 classes, faster_rcnn_vgg8 1,645,225 with 11, the
 background among them.
-Differs from the paper: what Fast R-CNN has, see fast_rcnn.py. The region proposal
-network learns from two images a batch, where the paper has one. Both terms of its loss are divided by 256, as in the
-released code; equation 1 divides the boxes' by 240. faster_rcnn_vgg8, for scenes of 128x128 pixels, is not in the
-paper: its anchors are squares, as all objects of these scenes are.
+Differs from the paper: as Fast R-CNN does, see fast_rcnn.py. The region proposal network learns from two images a
+batch, not one. Both terms of its loss are divided by 256, as in the released code; equation 1 divides that of the boxes
+by 240. The detector learns from 300 proposals a scene, not 2,000; steps 1 and 3 of the training see a quarter of the
+scenes, step 4 half. faster_rcnn_vgg8, for scenes of 128x128 pixels, is not in the paper: its anchors are squares, as
+all objects of these scenes are.
 """
 
 import inspect
@@ -63,7 +64,7 @@ def build(metaparameters, input_shape=(600, 1000, 3), n_classes=21):
 
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of
-            {"n_layers", "n_filters"}, and optionally `batch_normalization`, of `stem`; `n_filters`, of
+            {"n_layers", "n_filters"}, and optionally `batch_normalization`, of `stem` and `classifier`; `n_filters`, of
             `region_proposal_network`; `anchors`, `proposals` and `pooled_size`, of `learner`; `n_units` and `dropout`,
             of `classifier`.
         input_shape: (H, W, C), a fixed size; every group but the last halves H and W.
@@ -103,6 +104,9 @@ def check_anchors(anchors, proposals):
         values = value if isinstance(value, (tuple, list)) else (value,)
         if not values or not all(isinstance(number, Real) and number > 0 for number in values):
             raise ValueError(f"{name} must be above 0, got {value!r}")
+        if isinstance(value, (tuple, list)) != (name in ("scales", "ratios")):
+            kind = "a tuple of numbers" if name in ("scales", "ratios") else "a number"
+            raise ValueError(f"{name} must be {kind}, got {value!r}")
     for name in ("n_before", "n_proposals"):
         check_number(name, proposals.get(name, 1))
 

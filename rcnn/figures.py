@@ -94,7 +94,8 @@ def one_scene(model, scene, found, classes):
     best = found["regions"][:10]
     draw_boxes(panels[3], scene, best, [""] * len(best), [COLORS[1]] * len(best))
     panels[3].set_title("4. the 10 best after it: proposals", fontsize=9)
-    region = found["regions"][0]
+    height, width = scene.shape[:2]
+    region = [*found["regions"], np.array([0, 0, width, height])][0]  # all of the scene if there are none
     panels[4].imshow(outputs["maps"][0].mean(-1), cmap="gray")
     edges = np.floor(region * pooling.scale + 0.5)
     for i in range(pooling.size + 1):

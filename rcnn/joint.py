@@ -25,9 +25,9 @@ class JointTraining(Model):
 
     def compute_loss(self, x, y, y_pred, sample_weight, training=True):
         """Return the sum of the four losses and of the weight decay."""
-        answers, weights = head_targets(
-            ops.stop_gradient(y_pred["regions"]), x["truth"], x["kinds"], y_pred["classes"].shape[2], self.chance
-        )
+        regions, n_classes = ops.stop_gradient(y_pred["regions"]), y_pred["classes"].shape[2]
+        chance = self.chance if training else 0  # in validation the same choice every time
+        answers, weights = head_targets(regions, x["truth"], x["kinds"], n_classes, chance)
         y, sample_weight = {**y, **answers}, {**sample_weight, **weights}
         losses = targets.anchor_losses() | targets.region_losses()
         return sum(loss(y[name], y_pred[name], sample_weight[name]) for name, loss in losses.items()) + sum(self.losses)

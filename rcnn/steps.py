@@ -2,9 +2,11 @@
 
 import csv
 import functools
+import os
 import signal
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 import run
 
@@ -46,17 +48,16 @@ def fit(args, step, network, model, training, validation, loss, learning_rate=No
             learning_rate / 10, max(1, n_updates - n_warmup), warmup_target=learning_rate, warmup_steps=n_warmup
         )
         model.compile(optimizers.SGD(schedule, MOMENTUM, nesterov=True), loss)
+        of_step = backup / step.replace(" ", "_")
         steps_callbacks = [
             callbacks.TerminateOnNaN(raise_error=True),
             run.Epochs(training, args.seed),
             StepLog(args.output / "history.csv", step),
-            callbacks.BackupAndRestore(backup, double_checkpoint=True, delete_checkpoint=False),
+            callbacks.BackupAndRestore(of_step, double_checkpoint=True, delete_checkpoint=False),
         ]
         print(f"Step: {step}")
         model.fit(training, epochs=epochs, validation_data=validation, shuffle=False, callbacks=steps_callbacks)
         run.write_whole(kept, network.save_weights)
-    for path in (*backup.glob("latest.weights.h5*"), *backup.glob("training_metadata.json*")):
-        path.unlink()  # or the next step would resume from there
 
 
 class StepLog(callbacks.Callback):
@@ -88,16 +89,22 @@ def read_history(args):
     return {name: [types.get(name, float)(row[name]) for row in rows] for name in next(iter(rows), ())}
 
 
+def end_with_parent():
+    """Let a process of a pool leave an interruption to its parent, and end when that is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
+
+
 def search(args, name, scenes):
-    """Return the proposals of selective search for each scene, found by as many processes as there are cores.
+    """Return the proposals of selective search for each scene; 200 scenes or more are shared among several processes.
 
     Those of every hundred scenes are kept in the backup.
     """
     print(f"Selective search in the {name} scenes")
     bar, found = utils.Progbar(len(scenes), unit_name="scene"), []
     find = functools.partial(selective_search, max_boxes=N_PROPOSALS)
-    ignore_interruption = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
-    with ProcessPoolExecutor(mp_context=get_context("spawn"), **ignore_interruption) as pool:
+    n_processes = min(8, os.cpu_count() or 1)
+    with ProcessPoolExecutor(n_processes, get_context("spawn"), initializer=end_with_parent) as pool:
         apply = pool.map if len(scenes) >= 200 else map  # the processes take seconds to start
         for first in range(0, len(scenes), 100):
             path = args.output / "backup" / f"proposals_{name}_{first}.npz"

@@ -33,8 +33,8 @@ import targets
 from scenes import image_batches, make_scenes
 
 MODEL = "faster_rcnn"  # the fastest of the three, and without selective search
-EPOCHS = {"rcnn": 2, "fast_rcnn": 2, "faster_rcnn": 1}  # after the pre-training: more scenes teach more than epochs
-RPN_SHARE, HEAD_SHARE = 0.25, 0.5  # of the scenes, for the steps that learn less
+EPOCHS = {"rcnn": 2, "fast_rcnn": 2, "faster_rcnn": 1}  # of each step; new scenes teach more than the same ones again
+RPN_SHARE, HEAD_SHARE = 0.25, 0.5  # of the training scenes: for steps 1 and 3, and for step 4, of Faster R-CNN
 BATCH_SIZE = 2  # scenes, and 64 regions of each: section 2.3 of Fast R-CNN
 LEARNING_RATE = 0.01  # ten times the papers' 0.001, for far fewer updates; for momentum and decay see steps.py
 PRETRAINING_EPOCHS = 5  # on single images, as in the papers on those of ImageNet
@@ -42,7 +42,7 @@ PRETRAINING_RATE = 0.1  # the other folders'
 PRETRAINING_BATCH = 128
 CANVAS = 40  # height and width of what the pre-training sees, in pixels
 N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 5000}  # to train on; selective search takes long
-N_VALIDATION, N_TEST = 100, 500  # at most, as many as to train on
+N_VALIDATION, N_TEST = 100, 500  # or as many as there are to train on, if those are fewer
 N_PROPOSALS = 300  # of the region proposal network, to train on; the paper has 2,000
 SIZE = 32  # of a region warped for R-CNN in pixels: those of the images of the pre-training
 FAST_BACKGROUND, FASTER_BACKGROUND = 0.1, 0.0  # the least IoU with an object that makes a region background
@@ -87,7 +87,7 @@ def arguments():
         parser.error(f"--joint is for faster_rcnn, got --model {given.model}")
     args = run.parse(parser, folder=lambda args: args.model + "_joint" * args.joint, parallel=False)
     if args.batch_size > args.scenes:
-        parser.error(f"--batch-size must be at most {args.scenes}, the scenes to train on, got {args.batch_size}")
+        parser.error(f"--scenes must be at least --batch-size, {args.batch_size}, got {args.scenes}")
     return args
 
 
@@ -143,7 +143,7 @@ def train_rcnn(args, splits, scenes, n_classes, mean, variance):
 
     def features(scene, regions):
         outputs = model.predict_on_batch(rcnn.warp(scene, regions, mean, SIZE))
-        return outputs["fc7"], outputs["pool5"]
+        return outputs["fc7"].astype("float32"), outputs["pool5"].astype("float32")
 
     kept = args.output / "backup" / "linear_models.weights.h5"
     if kept.exists():
@@ -188,18 +188,17 @@ def train_faster_rcnn(args, splits, scenes, n_classes, mean, variance):
     begin_with(first, pretrained)
     begin_with(detector, pretrained)
 
-    fewer = first_of(scenes, RPN_SHARE)
-    fit_anchors(args, "1 region proposal network", first, fewer, mean, variance)
+    quarter, half = first_of(scenes, RPN_SHARE), first_of(scenes, HEAD_SHARE)
+    fit_anchors(args, "1 region proposal network", first, quarter, mean, variance)
     found = propose(first, scenes, mean, variance)
     fit_regions(args, "2 detector", detector, scenes, found, FASTER_BACKGROUND, mean, variance)
 
     copy(detector, final, "backbone")
     for network in (detector, final):
         network.get_layer("backbone").trainable = False
-    fit_anchors(args, "3 region proposal network", final, fewer, mean, variance)
-    fewer = first_of(scenes, HEAD_SHARE)
-    found = propose(final, fewer, mean, variance)
-    fit_regions(args, "4 head", detector, fewer, found, FASTER_BACKGROUND, mean, variance)
+    fit_anchors(args, "3 region proposal network", final, quarter, mean, variance)
+    found = propose(final, half, mean, variance)
+    fit_regions(args, "4 head", detector, half, found, FASTER_BACKGROUND, mean, variance)
     copy(detector, final, "head")
     final.get_layer("backbone").trainable = True
     return final
@@ -262,7 +261,7 @@ def copy(source, target, name):
 
 
 def first_of(scenes, share):
-    """Return the same splits with fewer scenes to train on, the first share of them."""
+    """Return the splits with the first share of the training scenes alone, at least two."""
     training, objects = scenes["training"]
     n = max(2, round(share * len(training)))
     return scenes | {"training": (training[:n], objects[:n])}

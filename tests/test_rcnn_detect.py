@@ -253,7 +253,7 @@ def run_folder(models, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     models["faster_rcnn"].save(folder / "model.keras")
-    (folder / "results.json").write_text(json.dumps({"classes": CLASSES}))
+    (folder / "results.json").write_text(json.dumps({"model": "faster_rcnn", "classes": CLASSES}))
     return folder
 
 
@@ -271,7 +271,7 @@ def test_the_command_writes_boxes_and_pictures(models, run_folder, monkeypatch, 
     command(monkeypatch, run_folder, *places, "--size", "48")
     printed = capsys.readouterr().out
     for i, (place, (height, width)) in enumerate(zip(places, ((64, 96), (90, 70)), strict=True)):
-        log = json.loads((run_folder / "detections" / f"wide_{i}.json").read_text())
+        log = json.loads((run_folder / "detections" / f"{i}_wide.json").read_text())
         assert log["image"] == str(place) and log["detections"] and f"{place}: {len(log['detections'])}" in printed
         expected = MODULE.detect_picture(models["faster_rcnn"], np.asarray(Image.open(place)), 48)
         for record, box, k, score in zip(
@@ -281,7 +281,7 @@ def test_the_command_writes_boxes_and_pictures(models, run_folder, monkeypatch, 
             np.testing.assert_allclose(record["box"], box, atol=0.06)
             x1, y1, x2, y2 = record["box"]
             assert 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height
-        with Image.open(run_folder / "detections" / f"wide_{i}.png") as drawing:
+        with Image.open(run_folder / "detections" / f"{i}_wide.png") as drawing:
             assert drawing.width >= 800
     command(monkeypatch, run_folder, places[0], "--output", tmp_path / "elsewhere")
     assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"wide.json", "wide.png"}
@@ -290,18 +290,24 @@ def test_the_command_writes_boxes_and_pictures(models, run_folder, monkeypatch, 
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        (["{nowhere}", "{good}"], "{nowhere} must be the output folder of a finished train.py"),
+        (["{nowhere}", "{good}"], "{nowhere} is not the folder of a finished run"),
         (["{run}", "{good}", "{missing}"], "{missing} cannot be read (No such file or directory)"),
-        (["{run}", "{text}"], "{text} is not an image that Pillow can read"),
+        (["{run}", "{text}"], "{text} cannot be read (not an image that Pillow knows)"),
         (["{run}", "{cut}"], "{cut} cannot be read (image file is truncated"),
+        (["{run}", "{strip}"], "{strip} must be at most 8 times as long as wide, got 900x10 pixels"),
+        (["{other}", "{good}"], "{other} holds a vgg16, which detects nothing"),
         (["{run}"], "the following arguments are required: IMAGE"),
-        (["{run}", "{good}", "--size", "8"], "--size: must be a whole number from 32 to 4096, got 8"),
+        (["{run}", "{good}", "--size", "8"], "--size: must be a whole number from 32 to 768, got 8"),
     ],
 )
 def test_wrong_commands(arguments, sentence, run_folder, monkeypatch, capsys, tmp_path):
     """One sentence, and exit status 2, before any picture is written."""
-    places = {name: tmp_path / name for name in ("nowhere", "missing", "text", "good", "cut")} | {"run": run_folder}
+    names = ("nowhere", "missing", "text", "good", "cut", "strip", "other")
+    places = {name: tmp_path / name for name in names} | {"run": run_folder}
     places["text"].write_text("not an image")
+    Image.fromarray(scene(0, (10, 900, 3))).save(places["strip"], "PNG")
+    places["other"].mkdir()
+    (places["other"] / "results.json").write_text(json.dumps({"model": "vgg16", "classes": CLASSES}))
     Image.fromarray(scene()).save(places["good"], "PNG")
     Image.fromarray(scene(0, (200, 200, 3))).save(places["cut"], "JPEG")
     places["cut"].write_bytes(places["cut"].read_bytes()[:3000])
@@ -319,10 +325,10 @@ def test_pictures_of_every_kind_are_three_colors_the_right_way_up(tmp_path):
         image = Image.fromarray(pixels).convert(mode)
         place = tmp_path / f"{mode}.{'tif' if mode == 'CMYK' else 'png'}"
         image.save(place)
-        found = MODULE.read(place, None)
+        found = MODULE.read(place)
         assert found.shape == (20, 30, 3) and found.dtype == "uint8"
         np.testing.assert_array_equal(found, np.asarray(image.convert("RGB")))
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter to the right
     Image.fromarray(pixels).save(tmp_path / "camera.png", exif=exif)
-    np.testing.assert_array_equal(MODULE.read(tmp_path / "camera.png", None), np.rot90(pixels, -1))
+    np.testing.assert_array_equal(MODULE.read(tmp_path / "camera.png"), np.rot90(pixels, -1))
