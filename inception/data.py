@@ -258,13 +258,12 @@ def load_photos(folder, limit, seed, image_size):
 
 
 def refuse_other_splits(folder):
-    """Refuse subfolders that all hold the same subfolders, and no photo themselves: splits of other names."""
-    inside = [(path, [subfolder.name for subfolder in subfolders(path)]) for path in subfolders(folder)]
-    same = len({tuple(names) for _, names in inside}) == 1 and len(inside) > 1 and inside[0][1]
-    if same and not any(path.suffix.lower() in ENDINGS for subfolder, _ in inside for path in subfolder.iterdir()):
-        names = " and ".join(path.name for path, _ in inside)
-        raise DataError(f"{folder} has subfolders {names} with the same subfolders: photos that are split already need "
-                        "train, validation and test")
+    """Refuse subfolders that are named like splits, without photos of their own, or they would be taken for classes."""
+    found = subfolders(folder)
+    named_so = all(path.name.lower().startswith(("train", "val", "test")) for path in found)
+    if named_so and not any(file.suffix.lower() in ENDINGS for path in found for file in path.iterdir()):
+        names = " and ".join(path.name for path in found)
+        raise DataError(f"{folder} has {names}: photos that are split already need train, validation and test")
 
 
 def photos_of_classes(folder):

@@ -252,6 +252,32 @@ def test_folders_that_cannot_be_learned_from(tmp_path):
     refused(tmp_path / "split", "split/train has the class cat, which")
     shutil.rmtree(tmp_path / "split" / "train")
     refused(tmp_path / "split", "has a subfolder test but none named train")
+    for name in ("train", "validation"):
+        write_photos(tmp_path / "loose" / name, {"cat": 3, "dog": 3})
+    save(tmp_path / "loose" / "test" / "1.jpg", NOISE)
+    refused(tmp_path / "loose", "loose/test has no subfolders: there must be one for each class")
+    for name in ("Training set", "Test set"):
+        write_photos(tmp_path / "other" / name, {"cat": 3, "dog": 3})
+    refused(tmp_path / "other", "other has Test set and Training set: photos that are split already need train, valid")
+
+
+def test_a_fingerprint_tells_photos_apart(tmp_path):
+    """Wherever the folder lies."""
+    found = [
+        data.fingerprint(data.load(write_photos(tmp_path / name / "photos", numbers))[0])
+        for name, numbers in (("a", {"cat": 5, "dog": 5}), ("b", {"cat": 5, "dog": 5}), ("c", {"cat": 5, "dog": 6}))
+    ]
+    assert found[0] == found[1] != found[2]
+    assert data.fingerprint(data.load("synthetic", 20)[0]) is None
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path):
+    save(tmp_path / "a.tif", Image.fromarray(np.random.default_rng(0).random((9, 9), "float32")))
+    with pytest.raises(data.DataError, match="floating-point numbers"):
+        data.read_photo(tmp_path / "a.tif", 8)
+    small = np.arange(64, dtype="int32").reshape(8, 8)
+    save(tmp_path / "b.tif", Image.fromarray(small))
+    np.testing.assert_array_equal(data.read_photo(tmp_path / "b.tif", 8)[..., 0], small)
 
 
 def spoil(path, how):

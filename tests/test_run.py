@@ -216,7 +216,7 @@ def test_an_unfinished_run_of_other_flags_or_photos_is_not_continued(tmp_path):
 
 
 def test_every_batch_counts_once():
-    """In fit and in evaluate, with more batches than Keras reads ahead: the mean of all squares, of a model of zeros."""
+    """In fit and evaluate, with more batches than Keras reads ahead: a model of zeros has the mean of all squares."""
     x = np.arange(40, dtype="float32")[:, None]
     for read in ("fit", "evaluate"):
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
