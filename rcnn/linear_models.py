@@ -1,7 +1,8 @@
 """The linear models of R-CNN: for each class a support vector machine and a box regressor, on the features of regions.
 
 Section 2.3 and appendices B and C of the paper (arXiv:1311.2524), with the constants of its released code.
-Differs from it: the support vector machines have the squared hinge loss, and are solved to the end. What the box
+Differs from it: the support vector machines have the squared hinge loss, and are solved to the end; their negatives are
+those of N_SCENES scenes, mined twice of all of them, where the released code goes from image to image. What the box
 regressors learn is not whitened, as it is in the released code.
 """
 
@@ -11,7 +12,7 @@ from keras import ops, utils
 import boxes
 
 NORM = 20  # the mean norm that features are scaled to; C and ridge are set for it
-BIAS = 10  # appended to the scaled features of a support vector machine, whose last weight is then a tenth of its bias
+BIAS = 10  # a constant feature of the support vector machines: the bias is 10 times its weight, so hardly penalized
 N_SCENES = 500  # whose regions the support vector machines learn from
 NEGATIVE_IOU = 0.3  # regions that overlap every object of a class by less are its negatives
 CLOSE_IOU = 0.6  # regions that the box regressors learn from overlap an object by more

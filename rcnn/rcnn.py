@@ -249,8 +249,8 @@ def with_linear_models(network, n_classes):
 def warp(image, regions, mean, size=227, context=16 / 227):
     """Cut regions out of an image and bring each to size x size pixels, whatever its shape: appendix A of the paper.
 
-    Around each region is as much of the image as falls on the context, and the mean, which is subtracted later, where
-    there is no image.
+    Each region gets a border, the context, filled from the image around it. Beyond the image it has the mean color,
+    which becomes 0 when the mean is subtracted.
 
     Args:
         image: (H, W, C), pixels 0 to 255.

@@ -97,7 +97,8 @@ def canvases(indices, seed, size, n_channels):
 def image_batches(split, size, batch_size, seed=None):
     """Return Batches for the pre-training: single images on canvases, each image a region, and their classes.
 
-    A batch is ({"images": (N, size, size, C), "regions": (N, 1, 4)}, (N, 1)). Its images have one size, at random.
+    A batch is ({"images": (N, size, size, C), "regions": (N, 1, 4)}, (N, 1)). The images of a batch all have one size,
+    drawn at random.
 
     Args:
         split: (images (N, H, W, C) uint8, labels (N,)), of square images.

@@ -5,9 +5,9 @@ Felzenszwalb and Huttenlocher 2004, "Efficient Graph-Based Image Segmentation".
 
     image  (H, W, 3)  ->  segments (H, W)  ->  one region after the other, each of two neighbours  ->  boxes (N, 4)
 
-Differs from the paper: in the measure of fill size(ri) is printed twice, where the second is size(rj). Of the eight
-strategies of its fast mode the default has two (see STRATEGIES), so that a scene of 128x128 takes less than a second;
-FAST has all of them.
+Differs from the paper: its formula of fill has size(ri) twice, where the second must be size(rj). Boxes of less than 8
+pixels are dropped. Of the eight strategies of its fast mode the default has two (see STRATEGIES), so that a scene of
+128x128 takes less than a second; FAST has all of them.
 """
 
 import numpy as np

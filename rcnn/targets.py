@@ -150,7 +150,7 @@ def warped_batches(scenes, objects, proposals, mean, size, n_scenes, seed=None):
     Args:
         scenes, objects, proposals, seed: as for region_batches.
         mean, size: see rcnn.warp.
-        n_scenes: as many regions as this number of scenes has for Fast R-CNN are a batch; an epoch has as many batches.
+        n_scenes: a batch has N_REGIONS n_scenes regions, of all scenes; an epoch has a batch for every n_scenes scenes.
     """
     check_objects(scenes, objects)
     found = [labelled(*objects[i], proposals[i], 0.0)[:2] for i in range(len(scenes))]
