@@ -90,7 +90,7 @@ def one_scene(model, scene, found, classes):
     panels[1].set_title("2. objectness of each cell", fontsize=9)
     best = outputs["before"][0, :50]
     draw_boxes(panels[2], scene, best, [""] * len(best), [COLORS[1]] * len(best))
-    panels[2].set_title("3. the 50 best boxes before suppression", fontsize=9)
+    panels[2].set_title("3. the 50 best before suppression", fontsize=9)
     best = found["regions"][:10]
     draw_boxes(panels[3], scene, best, [""] * len(best), [COLORS[1]] * len(best))
     panels[3].set_title("4. the 10 best after it: proposals", fontsize=9)
@@ -103,7 +103,7 @@ def one_scene(model, scene, found, classes):
         across, down = x1 + i * (x2 - x1) / pooling.size, y1 + i * (y2 - y1) / pooling.size
         panels[4].plot([across, across], [y1, y2], color=COLORS[1])
         panels[4].plot([x1, x2], [down, down], color=COLORS[1])
-    panels[4].set_title(f"5. the best on the feature maps, in {pooling.size}x{pooling.size} bins", fontsize=9)
+    panels[4].set_title(f"5. the best, in {pooling.size}x{pooling.size} bins", fontsize=9)
     draw_detections(panels[5], scene, found, classes, score)
     panels[5].set_title(f"6. detections, probability at least {score:g}", fontsize=9)
     return figure

@@ -58,6 +58,7 @@ def fit(args, step, network, model, training, validation, loss, learning_rate=No
         print(f"Step: {step}")
         model.fit(training, epochs=epochs, validation_data=validation, shuffle=False, callbacks=steps_callbacks)
         run.write_whole(kept, network.save_weights)
+    utils.set_random_seed(args.seed)  # so that the next network begins with the same weights, if a step was skipped too
 
 
 class StepLog(callbacks.Callback):

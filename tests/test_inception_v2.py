@@ -251,6 +251,7 @@ def test_version_2_is_trained_without_auxiliary_classifiers(monkeypatch, tmp_pat
     assert "inception_v2_cifar10" in module.MODELS
     module.MODELS["tiny"] = (module.inception_v2.build, SMALL | {"groups": ({"blocks": (BLOCK,)},)})
     flags = ["--model", "tiny", "--data", "synthetic", "--limit", "20", "--epochs", "2", "--batch-size", "10"]
+    flags += ["--learning-rate", "0.1"]
     main("inception", monkeypatch, *flags, "--output", tmp_path, module=module)
     results = json.loads((tmp_path / "results.json").read_text())
     header, *rows = (tmp_path / "history.csv").read_text().split()

@@ -322,7 +322,7 @@ def test_every_function_works_pasted(path):
         for name in functions - FOR_BUILD - NO_LAYERS - FOR_WEIGHTS:
             function = namespace[name]
             given = {"inputs": Input((64, 64, 3)), "x": Input((16, 16, 32)), "regions": Input((6, 4))}
-            given |= {"left": Input((8,)), "right": Input((8,))}
+            given |= {"left": Input((8,)), "right": Input((8,)), "name": "fc6"}
             if path in DETECTORS[:2]:
                 if name == "classifier":
                     given["x"] = Input((6, 3, 3, 8))  # regions

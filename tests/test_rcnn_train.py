@@ -322,7 +322,8 @@ def test_the_benchmark_times_the_three(runs, monkeypatch, tmp_path, capsys):
     assert (tmp_path / "benchmark" / "seconds.png").read_bytes().startswith(b"\x89PNG")
 
     for wrong, sentence in (
-        ([str(tmp_path), *flags], f"{tmp_path} must be the output folder of a finished train.py"),
+        ([str(tmp_path), *flags], f"{tmp_path} is not the folder of a finished run"),
+        ([folders[0], *folders], "the runs must be of different detectors, one of each, got rcnn, rcnn, fast_rcnn"),
         ([*folders, "--scenes", "0"], "--scenes: must be a whole number of at least 1, got 0"),
         ([*folders, "--data", "/no/such"], "--data must be cifar10, synthetic or a folder, got /no/such"),
         ([], "DIR"),
@@ -366,7 +367,7 @@ def test_faster_rcnn_learns(joint, monkeypatch, tmp_path):
         (["--scenes", "0"], "--scenes: must be a whole number from 1 to 100000, got 0"),
         (["--pretraining-rate", "0"], "--pretraining-rate: must be a number above 0 and finite, got 0"),
         (["--pretraining-epochs", "0"], "--pretraining-epochs: must be a whole number of at least 1, got 0"),
-        (["--scenes", "5", "--batch-size", "6"], "--batch-size must be at most 5, the scenes to train on, got 6"),
+        (["--scenes", "5", "--batch-size", "6"], "--scenes must be at least --batch-size, 6, got 5"),
         (["--model", "mask_rcnn"], "mask_rcnn"),
         (["--model", "rcnn", "--joint"], "--joint is for faster_rcnn, got --model rcnn"),
         (["--model", "fast_rcnn", "--joint"], "--joint is for faster_rcnn, got --model fast_rcnn"),
