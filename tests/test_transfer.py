@@ -276,7 +276,7 @@ def test_published_weights(photos, monkeypatch, capsys, tmp_path):
         IMAGENET_VARIANCE=(1.0, 4.0, 9.0),
     )
     module.PUBLISHED["tiny"] = weights
-    flags = ["--data", photos, "--weights", "imagenet", "--limit", 30]
+    flags = ["--data", photos, "--weights", "imagenet", "--limit", 30, "--image-size", 32]
     train("resnet", monkeypatch, tmp_path / "run", *flags, module=module)
     layers, model = network_of(tmp_path / "run")
     assert loaded == ["tiny"] and all((weight == 0.25).all() for weight in layers["stem_1"])
