@@ -202,7 +202,8 @@ def test_a_backup_half_saved_falls_back_to_the_epoch_before(tmp_path):
     (backup / "training_metadata.json").write_text("")  # killed while it wrote the number of the fourth
     run.start(run.argparse.Namespace(output=tmp_path, overwrite=False, seed=0))
     assert fit(5) == [3, 4]
-    os.utime(weights)  # killed between the weights of the sixth, which are whole, and its number
+    later = 10**9 + (backup / "training_metadata.json").stat().st_mtime_ns
+    os.utime(weights, ns=(later, later))  # killed between the weights of the sixth, which are whole, and its number
     run.start(run.argparse.Namespace(output=tmp_path, overwrite=False, seed=0))
     assert fit(6) == [4, 5]
 
