@@ -187,6 +187,19 @@ def log_of_the_defaults(folder, *where):
     return log, readme, f"{log['epochs']} | {log['seconds'] / 60:.0f}"
 
 
+def test_results_of_transfer_learning():
+    """The weights of seven classes help to learn three others; the figures of README and logs are the same."""
+    readme, folder = (ROOT / "resnet" / "README.md").read_text(), ROOT / "resnet" / "results" / "transfer"
+    for path in folder.glob("with*.json"):
+        kind, first = path.stem.split("_")
+        log = json.loads(path.read_text())
+        figures = [kind, log["learning_rate"], f"{log['validation_accuracy']:.2%}", f"{log['test_accuracy']:.2%}"]
+        assert f"| {' | '.join(map(str, figures))} | {log['seconds']:.0f} |" in readme
+        assert first in log["classes"] and len(log["classes"]) == 3
+    scores = [json.loads((folder / f"{kind}_cat.json").read_text())["test_accuracy"] for kind in ("with", "without")]
+    assert scores[0] > scores[1] + 0.05
+
+
 def test_results_of_multilabel():
     log, readme, run = log_of_the_defaults("multilabel", "groups")
     accuracy = {name: log[f"test_{name}_accuracy"] for name in ("kind", "realm", "alive")}
