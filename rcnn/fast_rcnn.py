@@ -10,7 +10,7 @@ Paper: Girshick 2015, "Fast R-CNN", arXiv:1504.08083, section 2, on the VGG-16 o
     fast_rcnn_vgg8
     stem          (128, 128,   3) -> ( 32,  32, 192)   three groups, the last without its pooling
     learner       ( 32,  32, 192) -> (64, 4, 4, 192)   RoI pooling of 64 regions
-    classifier    (64, 4, 4, 192) -> (64, 11), (64, 11, 4)   dense 256; classes, and boxes of each class
+    classifier    (64, 4, 4, 192) -> (64, 11), (64, 11, 4)   dense 256 with batch normalization; classes and boxes
 
 Trainable parameters: fast_rcnn_vgg16 134,690,729 with 21 classes, fast_rcnn_vgg8 1,421,591 with 11, the background
 among them.

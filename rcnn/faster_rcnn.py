@@ -11,7 +11,7 @@ arXiv:1506.01497, section 3, with the detector of Fast R-CNN, arXiv:1504.08083.
     faster_rcnn_vgg8
     stem          (128, 128,   3) -> ( 32,  32, 192)   three groups, the last without its pooling
     learner       ( 32,  32, 192) -> (100, 4, 4, 192)   3,072 anchors, of which 100 proposals; RoI pooling
-    classifier    (100, 4, 4, 192) -> (100, 11), (100, 11, 4)   dense 256; classes, and boxes of each class
+    classifier    (100, 4, 4, 192) -> (100, 11), (100, 11, 4)   dense 256 with batch normalization; classes and boxes
 
 Trainable parameters: faster_rcnn_vgg16 137,078,239 with 21 classes, faster_rcnn_vgg8 1,645,225 with 11, the
 background among them.

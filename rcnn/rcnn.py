@@ -16,7 +16,7 @@ arXiv:1311.2524, section 2 and appendices A to C, with its two networks: AlexNet
     rcnn_vgg8
     stem          ( 32,  32,   3) -> (  8,   8, 192)   three groups of a VGG
     learner       (  8,   8, 192) -> (  4,   4, 192)   the last pooling
-    classifier    (  4,   4, 192) -> (11,)             dense 256, 11
+    classifier    (  4,   4, 192) -> (11,)             dense 256 with batch normalization, 11
 
 Trainable parameters: rcnn_alexnet 56,954,261 and rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,410,283 with 11,
 the background among them.

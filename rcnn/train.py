@@ -1,7 +1,7 @@
 """Train R-CNN, Fast R-CNN or Faster R-CNN on scenes made of CIFAR-10's images.
 
     python rcnn/train.py --data synthetic --limit 500 --epochs 2    # a minute, no network
-    python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, an hour on 2 cores
+    python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, 45 minutes on 2 cores
     python rcnn/train.py --joint                                    # all of it in one step, after the pre-training
     python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search
 
@@ -41,7 +41,7 @@ PRETRAINING_EPOCHS = 5  # on single images, as in the papers on those of ImageNe
 PRETRAINING_RATE = 0.1  # the other folders'
 PRETRAINING_BATCH = 128
 CANVAS = 40  # height and width of what the pre-training sees, in pixels
-N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 5000}  # to train on; selective search takes long
+N_SCENES = {"rcnn": 1000, "fast_rcnn": 2000, "faster_rcnn": 5000}  # fewer where selective search takes long
 N_VALIDATION, N_TEST = 100, 500  # or as many as there are to train on, if those are fewer
 N_PROPOSALS = 300  # of the region proposal network, to train on; the paper has 2,000
 SIZE = 32  # of a region warped for R-CNN in pixels: those of the images of the pre-training

@@ -84,9 +84,8 @@ def copy_weights(args, trained, network, same_classes):
     random weights.
     """
     sources = {layer.name: layer for layer in trained.layers}
-    targets = [layer for layer in network.layers if layer.weights]
-    if not same_classes:
-        targets.pop()
+    with_weights = [layer for layer in network.layers if layer.weights]
+    targets = with_weights if same_classes else with_weights[:-1]
     shapes = {name: [weight.shape for weight in layer.weights] for name, layer in sources.items()}
     others = [layer.name for layer in targets if shapes.get(layer.name) != [weight.shape for weight in layer.weights]]
     if any(not name.startswith("classifier") for name in others):

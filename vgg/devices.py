@@ -50,7 +50,7 @@ def check_environment(parser, parallel):
 
 
 def processes():
-    """Return the number of this process and how many there are: 0 of 1, unless Keras' variables say more."""
+    """Return the number of this process, from 0, and how many there are: (0, 1), unless Keras' variables say more."""
     if "KERAS_DISTRIBUTION_JOB_ADDRESSES" not in os.environ:
         return 0, 1
     return tuple(int(os.environ[f"KERAS_DISTRIBUTION_{name}"]) for name in ("PROCESS_ID", "NUM_PROCESSES"))
