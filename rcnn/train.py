@@ -1,6 +1,6 @@
 """Train R-CNN, Fast R-CNN or Faster R-CNN on scenes made of CIFAR-10's images.
 
-    python rcnn/train.py --data synthetic --limit 500 --epochs 2    # a minute, no network
+    python rcnn/train.py --data synthetic --limit 500 --epochs 2    # two minutes, no network
     python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, 45 minutes on 2 cores
     python rcnn/train.py --joint                                    # all of it in one step, after the pre-training
     python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search
