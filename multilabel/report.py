@@ -66,9 +66,9 @@ def write(args, history, scores, figures):
         scores: what the task measured, a dictionary that JSON can hold.
         figures: {file name: matplotlib Figure} beside curves.png, or in its place.
     """
-    title = f"{args.model} on {name_of(args.data)}"
+    title = f"{args.model} on {args.data_name or name_of(args.data)}"
     if "curves.png" not in figures:
-        figures = {"curves.png": curves(history)} | figures
+        figures = {"curves.png": curves(history, scores)} | figures
     for name, figure in figures.items():
         figure.suptitle("\n".join(filter(None, [title, figure.get_suptitle()])), parse_math=False)
         run.write_whole(args.output / name, lambda path, figure=figure: figure.savefig(path, dpi=100))
@@ -115,10 +115,14 @@ def write_rows(path, history):
             rows.writerow([f"{value:.8g}" if isinstance(value, float) else value for value in row])
 
 
-def curves(history):
+def curves(history, results):
     """Return a figure of the loss and the other scores over the epochs, of training and validation images.
 
     The loss that is minimized has the weight decay in it; results.json has the loss without.
+
+    Args:
+        history: {column: values}, from `run.history`.
+        results: what the task measured: a score of the test images, {"test_accuracy": ...}, becomes a line.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     scores = [name for name in history if f"val_{name}" in history and not name.endswith("loss")]
@@ -129,28 +133,11 @@ def curves(history):
             label = "" if len(names) == 1 else f", {name.replace('_', ' ')}"
             axes.plot(epochs, history[name], ".--", color=f"C{i}", label=f"training{label}")
             axes.plot(epochs, history[f"val_{name}"], ".-", color=f"C{i}", label=f"validation{label}")
+            if name != "loss" and f"test_{name}" in results:
+                test = results[f"test_{name}"]
+                axes.axhline(test, color=f"C{i}", linewidth=1, label=f"test of the best epoch{label}: {test:.3f}")
         axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    return figure
-
-
-def predictions(images, labels, predicted, classes):
-    """Return a figure of up to 40 images, each under its predicted class; a wrong one is red and names the true one.
-
-    Args:
-        images: (N, H, W, 3), pixels 0 to 255.
-        labels, predicted: (N,), class indices.
-        classes: the names of the classes.
-    """
-    figure = Figure(figsize=(12, 8.5))
-    figure.suptitle("predictions on test images, the wrong ones in red")
-    figure.subplots_adjust(0.01, 0.01, 0.99, 0.9, hspace=0.2)
-    for axes in figure.subplots(5, 8).flat:
-        axes.axis("off")
-    for axes, image, label, guess in zip(figure.axes, images, labels, predicted, strict=False):
-        axes.imshow(image)
-        text = classes[guess] if guess == label else f"{classes[guess]}, is {classes[label]}"
-        axes.set_title(text, fontsize=8, color="black" if guess == label else "red", parse_math=False)
     return figure

@@ -12,6 +12,7 @@ import run
 from keras import Input, Model, layers, optimizers, regularizers
 
 import data
+import figures
 import report
 import se_inception_v2
 import se_resnet
@@ -82,10 +83,9 @@ def main():
         train(args, network, splits, mean, variance, args.learning_rate)
         model = run.best(args)
     scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
-    images, labels = (array[:40] for array in splits["test"])
-    predicted = model.predict(images, verbose=0).argmax(-1)
-    figures = {"predictions.png": report.predictions(images, labels, predicted, classes)}
-    report.write(args, run.history(args), scores, figures)
+    probabilities = model.predict(run.batches(splits["test"], args.batch_size), verbose=0)
+    pictures = figures.of_run(model, model.get_layer(args.model), splits["test"], probabilities, classes)
+    report.write(args, run.history(args), scores, pictures)
     print(f"{scores['test_accuracy']:.2%} of {len(splits['test'][1])} test images are classified correctly.")
 
 

@@ -89,6 +89,7 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
     flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
          help="default 0; decides the split and all random numbers")
+    flag("--data-name", metavar="TEXT", help="what the titles of the pictures call the images; default CIFAR-10 or so")
     flag("--output", metavar="DIR", type=Path, help="default runs/NAME or runs/NAME_synthetic: a folder for this run")
     flag("--overwrite", action="store_true", help="replace the run in DIR; default: resume it")
     return parser
@@ -207,7 +208,7 @@ def show_all_letters():
 
 def settings(args):
     """Return the flags that identify a run, as a dictionary."""
-    return {name: value for name, value in vars(args).items() if name not in ("output", "overwrite")}
+    return {name: value for name, value in vars(args).items() if name not in ("output", "overwrite", "data_name")}
 
 
 def start(args):

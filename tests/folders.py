@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLASSIFIERS = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "squeezenet")  # one class an image
 FOLDERS = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder", "rcnn")  # in reading order
 SHARED = ("run.py", "devices.py", "data.py", "report.py")  # the same file in every folder
-SHARED_BY_CLASSIFIERS = ("transfer.py", "predict.py")  # the same file in the seven folders of classifiers
+SHARED_BY_CLASSIFIERS = ("transfer.py", "predict.py", "figures.py")  # the same file in the seven folders of classifiers
 MODULES = sorted(  # that hold a network: those with METAPARAMETERS
     path.relative_to(ROOT).as_posix()
     for folder in FOLDERS

@@ -99,7 +99,8 @@ def test_two_processes_learn_what_one_does(alone, tmp_path):
         assert status == 0, errors
     assert_equal_weights(first, alone)
     assert history(first) == pytest.approx(history(alone), rel=1e-5)
-    files = {"model.keras", "history.csv", "results.json", "curves.png", "predictions.png"}
+    files = {"model.keras", "history.csv", "results.json", "curves.png"}
+    files |= {"confusions.png", "mistakes.png", "feature_maps.png"}
     assert {path.name for path in first.iterdir()} == files and not second.exists()
     scores = [json.loads((where / "results.json").read_text()) for where in (first, alone)]
     assert scores[0]["test_loss"] == pytest.approx(scores[1]["test_loss"], rel=1e-4)

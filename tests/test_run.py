@@ -135,7 +135,8 @@ def test_a_finished_run_is_not_overwritten_unasked(monkeypatch, capsys, tmp_path
     flags = [*SHORT, "--limit", "30", "--epochs", "1", "--output", tmp_path]
     main("vgg", monkeypatch, *flags, module=vgg())
     assert {path.name for path in tmp_path.iterdir()} == {
-        "model.keras", "history.csv", "results.json", "curves.png", "predictions.png",
+        "model.keras", "history.csv", "results.json", "curves.png",
+        "confusions.png", "mistakes.png", "feature_maps.png",
     }
     before = (tmp_path / "results.json").read_text()
     with pytest.raises(SystemExit) as exit_:

@@ -81,19 +81,21 @@ def test_paths_of_any_letters_on_a_terminal_of_ascii(done):
     where, *_ = done
     output = where / "runs" / "{x} é数 $a$"
     assert {path.name for path in output.iterdir()} == {
-        "model.keras", "history.csv", "results.json", "curves.png", "predictions.png",
+        "model.keras", "history.csv", "results.json", "curves.png",
+        "confusions.png", "mistakes.png", "feature_maps.png",
     }
     assert json.loads((output / "results.json").read_text())["data"] == str(where / "a$_$b é数")
 
 
 def test_every_title_is_plain_text(monkeypatch, tmp_path):
     """matplotlib would read $...$ as mathematics."""
-    report = load("vgg/report.py")
+    figures = load("vgg/figures.py")
     names = [f"a$_$b {i}" for i in range(10)]
     images, labels = np.zeros((3, 32, 32, 3), "uint8"), np.array([0, 1, 2])
-    figure = report.predictions(images, labels, labels[::-1], names)
-    figure.suptitle("$_$", parse_math=False)
-    figure.savefig(tmp_path / "predictions.png")
+    drawn = figures.mistakes(images, labels, np.eye(10)[labels[::-1]], names), figures.confusions(labels, labels, names)
+    for figure in drawn:
+        figure.suptitle("$_$", parse_math=False)
+        figure.savefig(tmp_path / "picture.png")
 
 
 @pytest.mark.parametrize("folder", CLASSIFIERS)
