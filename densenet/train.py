@@ -9,7 +9,7 @@ To resume an interrupted run, repeat the command.
 
 import run
 
-from keras import Input, Model, layers, optimizers, regularizers
+from keras import Input, Model, layers, losses, optimizers, regularizers, utils
 
 import data
 import densenet
@@ -27,6 +27,7 @@ BATCH_SIZE = 64  # section 4.2 of the paper
 LEARNING_RATE = 0.1  # section 4.2
 MOMENTUM = 0.9  # section 4.2, in Nesterov's form
 WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for 300 epochs
+LABEL_SMOOTHING = 0.1  # Szegedy et al. 2015 (Inception v3), section 7
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
 TRANSFER_EPOCHS = 10  # with --weights, of each of two steps: the classifier alone, then the last group too
 TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of it
@@ -116,17 +117,20 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
     for variable in network.trainable_variables:
         if variable.name == "kernel":  # not biases, not batch normalization
             variable.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # the gradient is WEIGHT_DECAY times the kernel
-    training = run.batches(splits["training"], args.batch_size, args.seed)
+    training, validation = (
+        run.batches(splits[name], args.batch_size, seed, lambda y: utils.to_categorical(y, network.output_shape[1]))
+        for name, seed in (("training", args.seed), ("validation", None))
+    )
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
     schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
         learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=learning_rate, warmup_steps=n_warmup
     )
-    for model, rate in ((trained, schedule), (kept, learning_rate / 10)):  # constant when saved
-        optimizer = optimizers.SGD(rate, MOMENTUM, nesterov=True)
-        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    loss = losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING)
+    trained.compile(optimizers.SGD(schedule, MOMENTUM, nesterov=True), loss, metrics=["accuracy"])
+    optimizer = optimizers.SGD(learning_rate / 10, MOMENTUM, nesterov=True)  # the saved one has a constant rate
+    kept.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     kept.optimizer.build(kept.trainable_variables)  # or every load would warn
-    validation = run.batches(splits["validation"], args.batch_size)
     callbacks = run.callbacks_for(args, kept, training, step=step)
     trained.fit(training, initial_epoch=first_epoch, epochs=first_epoch + args.epochs, validation_data=validation,
                 shuffle=False, callbacks=callbacks)

@@ -9,7 +9,7 @@ To resume an interrupted run, repeat the command.
 
 import run
 
-from keras import Input, Model, layers, optimizers, regularizers
+from keras import Input, Model, layers, losses, optimizers, regularizers, utils
 
 import data
 import figures
@@ -39,6 +39,7 @@ LEARNING_RATE = {  # He et al. 2015, section 4.2; without batch normalization a 
 }
 MOMENTUM = 0.9  # section 6 of Inception v1; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # as in kuangliu/pytorch-cifar, main.py; the papers have no CIFAR-10
+LABEL_SMOOTHING = 0.1  # Szegedy et al. 2015 (Inception v3), section 7
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss: section 5 of Inception v1; version 3's code has 0.4
 TRANSFER_EPOCHS = 10  # with --weights, of each of two steps: the classifier alone, then the last group too
@@ -134,8 +135,12 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
         if variable.name == "kernel":  # not biases, not batch normalization
             variable.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # the gradient is WEIGHT_DECAY times the kernel
     weights = {name: 1.0 if name == "main" else AUXILIARY_WEIGHT for name in outputs}
+
+    def one_hot(labels):
+        return dict.fromkeys(weights, utils.to_categorical(labels, network.output_shape[1]))
+
     training, validation = (
-        run.batches(splits[name], args.batch_size, seed, lambda labels: dict.fromkeys(weights, labels))
+        run.batches(splits[name], args.batch_size, seed, one_hot)
         for name, seed in (("training", args.seed), ("validation", None))
     )
     n_steps = args.epochs * len(training)
@@ -145,7 +150,7 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
     )
     trained.compile(
         optimizers.SGD(schedule, MOMENTUM, nesterov=True),
-        dict.fromkeys(weights, "sparse_categorical_crossentropy"),
+        dict.fromkeys(weights, losses.CategoricalCrossentropy(label_smoothing=LABEL_SMOOTHING)),
         loss_weights=weights,
         metrics={name: ["accuracy"] for name in weights},
     )
