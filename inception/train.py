@@ -26,6 +26,7 @@ MODELS = {
     for name, metaparameters in module.METAPARAMETERS.items()
 }
 PUBLISHED = {"inception_v3": inception_v3}  # whose weights keras.applications has
+PICTURES = figures.of_run  # what is drawn at the end of a run
 
 # Left out of the papers' recipes for ImageNet: of version 1 a learning rate that falls by 4% every 8 epochs, and the
 # average of the weights over the training (section 6); of version 2 learning rates 5 and 30 times as high (section
@@ -91,7 +92,7 @@ def main():
         model = run.best(args)
     scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
     probabilities = model.predict(run.batches(splits["test"], args.batch_size), verbose=0)
-    pictures = figures.of_run(model, model.get_layer(args.model), splits["test"], probabilities, classes)
+    pictures = PICTURES(model, model.get_layer(args.model), splits["test"], probabilities, classes)
     report.write(args, run.history(args), scores, pictures)
     print(f"{scores['test_accuracy']:.2%} of {len(splits['test'][1])} test images are classified correctly.")
 

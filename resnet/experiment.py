@@ -181,7 +181,7 @@ def write(args, rows, sizes):
     run.write_whole(args.output / "errors.png", lambda path: figure.savefig(path, dpi=100))
     results = {
         **run.settings(args),
-        "networks": {name: dict(zip(("parameters", "multiply_adds"), size, strict=True)) for name, size in sizes.items()},
+        "networks": {name: {"parameters": n, "multiply_adds": operations} for name, (n, operations) in sizes.items()},
         "command": shlex.join(["python", *sys.argv]),
     }
     run.write_whole(args.output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))

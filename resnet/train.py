@@ -28,6 +28,7 @@ MODELS = {
     if name != "resnet1202_cifar10"  # which needs a higher recursion limit
 }
 PUBLISHED = dict.fromkeys(("resnet50", "resnet101", "resnet152"), resnet_v1)  # whose weights keras.applications has
+PICTURES = figures.of_run  # what is drawn at the end of a run
 
 MODEL = "resnet14_wide_cifar10"
 EPOCHS = 20  # half an hour on 2 cores
@@ -86,7 +87,7 @@ def main():
         model = run.best(args)
     scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
     probabilities = model.predict(run.batches(splits["test"], args.batch_size), verbose=0)
-    pictures = figures.of_run(model, model.get_layer(args.model), splits["test"], probabilities, classes)
+    pictures = PICTURES(model, model.get_layer(args.model), splits["test"], probabilities, classes)
     report.write(args, run.history(args), scores, pictures)
     print(f"{scores['test_accuracy']:.2%} of {len(splits['test'][1])} test images are classified correctly.")
 

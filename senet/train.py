@@ -27,6 +27,7 @@ MODELS = {
     for name, metaparameters in module.METAPARAMETERS.items()
 }
 PUBLISHED = {}  # keras.applications has no weights of these
+PICTURES = figures.of_run  # what is drawn at the end of a run
 
 MODEL = "se_resnet14_wide_cifar10"
 EPOCHS = 25  # half an hour on 2 cores
@@ -85,7 +86,7 @@ def main():
         model = run.best(args)
     scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
     probabilities = model.predict(run.batches(splits["test"], args.batch_size), verbose=0)
-    pictures = figures.of_run(model, model.get_layer(args.model), splits["test"], probabilities, classes)
+    pictures = PICTURES(model, model.get_layer(args.model), splits["test"], probabilities, classes)
     report.write(args, run.history(args), scores, pictures)
     print(f"{scores['test_accuracy']:.2%} of {len(splits['test'][1])} test images are classified correctly.")
 

@@ -20,6 +20,7 @@ import vgg
 # name: the function that builds it, and its metaparameters
 MODELS = {name: (vgg.build, metaparameters) for name, metaparameters in vgg.METAPARAMETERS.items()}
 PUBLISHED = dict.fromkeys(("vgg16", "vgg19"), vgg)  # whose weights keras.applications has
+PICTURES = figures.of_run  # what is drawn at the end of a run
 
 MODEL = "vgg8_cifar10"
 EPOCHS = 20  # half an hour on 2 cores
@@ -77,7 +78,7 @@ def main():
         model = run.best(args)
     scores = report.facts(model, x, classes) | report.evaluate(model, splits, args.batch_size)
     probabilities = model.predict(run.batches(splits["test"], args.batch_size), verbose=0)
-    pictures = figures.of_run(model, model.get_layer(args.model), splits["test"], probabilities, classes)
+    pictures = PICTURES(model, model.get_layer(args.model), splits["test"], probabilities, classes)
     report.write(args, run.history(args), scores, pictures)
     print(f"{scores['test_accuracy']:.2%} of {len(splits['test'][1])} test images are classified correctly.")
 
