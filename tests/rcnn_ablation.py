@@ -1,0 +1,62 @@
+"""What do centered anchors and the released loss give Faster R-CNN? Train it with the mistakes that it once had.
+
+    python tests/rcnn_ablation.py VARIANT --data data/cifar10-jpeg --scenes 1667 --output runs/ablation/VARIANT
+
+VARIANT is now, off_center (anchors 6 pixels to the right of and below their cells), mean (the box loss of the region
+proposal network a mean over the positive anchors, as often said, in place of a sum divided by all 256 that count), or
+both. The other flags are those of rcnn/train.py. To begin with the pre-training of another run, copy its file
+backup/pre-training.weights.h5 to pre-training.weights.h5 in the output folder.
+"""
+
+import shutil
+import sys
+
+import numpy as np
+from folders import load
+
+VARIANTS = {"now": (), "off_center": ("anchors",), "mean": ("loss",), "both": ("anchors", "loss")}
+
+
+def main():
+    """Run rcnn/train.py with one or two functions exchanged."""
+    if len(sys.argv) < 2 or sys.argv[1] not in VARIANTS:
+        sys.exit(__doc__)
+    train = load("rcnn/train.py")
+    for change in VARIANTS[sys.argv.pop(1)]:
+        {"anchors": move_anchors, "loss": average_loss}[change](train)
+    start = train.run.start
+
+    def start_pretrained(args):
+        start(args)
+        kept = args.output / "pre-training.weights.h5"
+        if kept.exists():
+            shutil.copy(kept, args.output / "backup")
+
+    train.run.start = start_pretrained
+    train.main()
+
+
+def move_anchors(train):
+    """Put the anchors where a base size of 16 puts them at strides of 4: around 8 pixels, not 2."""
+    boxes = train.faster_rcnn.boxes
+    centered = boxes.grid_anchors
+    boxes.grid_anchors = lambda height, width, strides, anchors: (
+        centered(height, width, strides, anchors) + np.float32(8 - strides / 2)
+    )
+
+
+def average_loss(train):
+    """Divide the box loss by the positive anchors alone."""
+    released = train.targets.anchor_example
+
+    def anchor_example(*args):
+        targets, weights = released(*args)
+        positive = weights["anchor_deltas"] > 0
+        mean = 4 * train.targets.SIGMA**2 * positive / np.float32(max(1, positive.sum()))
+        return targets, weights | {"anchor_deltas": mean.astype("float32")}
+
+    train.targets.anchor_example = anchor_example
+
+
+if __name__ == "__main__":
+    main()
