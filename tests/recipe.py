@@ -7,6 +7,7 @@ CHANGE is one of the names below; the other flags are those of vgg/train.py. The
 images: the test images have no part in a choice.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -46,8 +47,7 @@ def main():
     train = load("vgg/train.py")
     for constant, value in constants.items():
         if constant == "augmentation":
-            released = train.augmentation
-            value = (lambda x: x) if value is None else (lambda x, shift=value: released(x, shift))
+            value = (lambda x: x) if value is None else functools.partial(train.augmentation, shift=value)
         elif constant == "MODELS":
             value = train.MODELS | {train.MODEL: (train.vgg.build, NARROW)}
         setattr(train, constant, value)
