@@ -30,8 +30,7 @@ PICTURES = figures.of_run  # what is drawn at the end of a run
 
 # Left out of the papers' recipes for ImageNet: of version 1 a learning rate that falls by 4% every 8 epochs, and the
 # average of the weights over the training (section 6); of version 2 learning rates 5 and 30 times as high (section
-# 4.2.2); of version 3 RMSProp, the clipping of gradients, the average of the weights, and label smoothing (sections 7
-# and 8).
+# 4.2.2); of version 3 RMSProp, the clipping of gradients, and the average of the weights (section 8).
 MODEL = "inception_v1_cifar10"
 EPOCHS = 16  # 45 minutes on 2 cores
 BATCH_SIZE = 128  # He et al. 2015, section 4.2; the Inception papers have no CIFAR-10
