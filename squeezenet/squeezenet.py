@@ -1,4 +1,4 @@
-"""SqueezeNet v1.0 and v1.1, v1.0 with simple and with complex bypass, and two networks for 32x32 images.
+"""SqueezeNet v1.0 and v1.1, v1.0 with simple and with complex bypass, and a size for 32x32 images.
 
 Paper: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
 arXiv:1602.07360, table 1 and figures 1 and 2; section 5.1 for its own metaparameters, of which `groups_of` makes the
@@ -26,8 +26,8 @@ groups; section 6 for the bypasses.
     classifier    (  3,   3, 512) -> (10,)
 
 Trainable parameters: squeezenet_v1_0 1,248,424, as many with simple bypass, 1,589,672 with complex bypass;
-squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626, squeezenet_bn_cifar10 730,570. At 4 bytes each, v1.0 takes
-4.76 MiB, where table 3 prints 4.8 MB, but with complex bypass 6.06 MiB, where it prints 7.7 MB.
+squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626, squeezenet_bn_cifar10 730,570. At 4 bytes each, v1.0 takes 4.76 MiB, where table 3 prints
+4.8 MB, but with complex bypass 6.06 MiB, where it prints 7.7 MB.
 Differs from the paper: table 1 has images of 224x224, but its 111x111 feature maps after the first convolution need the
 227x227 of the authors' models (forresti/SqueezeNet). Version 1.1 is from these models, released after the paper. Their
 v1.0 pads the last convolution by 1; here no version does, as in torchvision. The 1x1 convolution of a complex bypass
@@ -35,7 +35,7 @@ has a bias and no ReLU; the paper does not mention either. The initial weights a
 (Keras' lecun_uniform), except in the last convolution: theirs has a deviation of 0.01 and biases of 0, this one
 lecun_uniform and biases of 1. The _cifar10 networks are not in the paper: version 1.1 with simple bypass, whose stem
 convolution has no stride; squeezenet_bn_cifar10 has batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167)
-after every convolution but the last and those of a complex bypass, in place of its bias.
+after every convolution but the last, in place of its bias.
 """
 
 import inspect

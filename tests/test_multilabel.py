@@ -220,4 +220,4 @@ def test_saved_model_of_the_groups(finished):
         accuracy = (probabilities.argmax(-1) == labels[name]).mean()
         assert accuracy == pytest.approx(results[f"test_{name}_accuracy"], abs=1e-6)
         assert f"{name} {accuracy:.2%}" in printed
-    assert results["parameters"] == 1_565_055 and results["task"] == "groups"
+    assert results["parameters"] == 697_263 and results["task"] == "groups"
