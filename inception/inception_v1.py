@@ -12,21 +12,22 @@ Paper: Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv:1409.4842, t
     classifier    (  7,   7, 1024) -> (1000,)
 
     inception_v1_cifar10
-    stem          ( 32,  32,   3) -> ( 16,  16,  96)   3x3, max pooling, 1x1, 3x3
-    group 1       ( 16,  16,  96) -> (  8,   8, 240)   block 3b, max pooling
-    group 2       (  8,   8, 240) -> (  4,   4, 416)   blocks 4a and 4e, max pooling
-    auxiliary 1   (  8,   8, 256) -> (10,)             after block 4a, in training only
-    group 3       (  4,   4, 416) -> (  4,   4, 512)   block 5b
-    classifier    (  4,   4, 512) -> (10,)
+    stem          ( 32,  32,   3) -> ( 16,  16,  48)   3x3, max pooling, 1x1, 3x3
+    group 1       ( 16,  16,  48) -> (  8,   8, 120)   block 3b, max pooling
+    group 2       (  8,   8, 120) -> (  4,   4, 208)   blocks 4a, 4c, 4d and 4e, max pooling
+    auxiliary 1   (  8,   8, 128) -> (10,)             after block 4a, in training only
+    auxiliary 2   (  8,   8, 132) -> (10,)             after block 4d, in training only
+    group 3       (  4,   4, 208) -> (  4,   4, 256)   blocks 5a and 5b
+    classifier    (  4,   4, 256) -> (10,)
 
 Trainable parameters, without and with the auxiliary classifiers: inception_v1 6,998,552 and 13,378,280,
-inception_v1_bn 7,005,832 and 13,385,816, inception_v1_cifar10 799,050 and 1,367,636.
+inception_v1_bn 7,005,832 and 13,385,816, inception_v1_cifar10 338,790 and 1,443,706.
 Differs from the paper: the initial weights are He-normal. inception_v1_bn and inception_v1_cifar10 have batch
 normalization (Ioffe and Szegedy 2015, arXiv:1502.03167) after every convolution, in place of its bias and of local
 response normalization; they keep dropout, which that paper takes out (section 4.2.1). The convolution of the 5x5 branch
 is 5x5 and the pooling after block 4e is 3x3, as in the paper and in Caffe's bvlc_googlenet; torchvision and tf-slim
-have 3x3 and 2x2. inception_v1_cifar10 is not in the paper: half of the filters (the auxiliary classifier keeps its
-own), four of the nine blocks, and a stem that halves the image once.
+have 3x3 and 2x2. inception_v1_cifar10 is not in the paper: a quarter of the filters (the auxiliary classifiers keep
+theirs), no blocks 3a and 4b, and a stem that halves the image once.
 """
 
 import inspect
@@ -59,19 +60,23 @@ METAPARAMETERS = {
     "inception_v1": {"groups": GOOGLENET},
     "inception_v1_bn": {"groups": GOOGLENET, "batch_normalization": True},
     "inception_v1_cifar10": {
-        "stem": {"n_filters": 32, "n_filters_out": 96, "kernel_size": 3, "strides": 1, "pooling": False},
+        "stem": {"n_filters": 16, "n_filters_out": 48, "kernel_size": 3, "strides": 1, "pooling": False},
         "batch_normalization": True,
         "groups": (
             (
-                {"n_1x1": 64, "n_3x3_reduce": 64, "n_3x3": 96, "n_5x5_reduce": 16, "n_5x5": 48, "n_pool": 32},
+                {"n_1x1": 32, "n_3x3_reduce": 32, "n_3x3": 48, "n_5x5_reduce": 8, "n_5x5": 24, "n_pool": 16},
             ),
             (
-                {"n_1x1": 96, "n_3x3_reduce": 48, "n_3x3": 104, "n_5x5_reduce": 8, "n_5x5": 24, "n_pool": 32},
+                {"n_1x1": 48, "n_3x3_reduce": 24, "n_3x3": 52, "n_5x5_reduce": 4, "n_5x5": 12, "n_pool": 16},
                 None,
-                {"n_1x1": 128, "n_3x3_reduce": 80, "n_3x3": 160, "n_5x5_reduce": 16, "n_5x5": 64, "n_pool": 64},
+                {"n_1x1": 32, "n_3x3_reduce": 32, "n_3x3": 64, "n_5x5_reduce": 6, "n_5x5": 16, "n_pool": 16},
+                {"n_1x1": 28, "n_3x3_reduce": 36, "n_3x3": 72, "n_5x5_reduce": 8, "n_5x5": 16, "n_pool": 16},
+                None,
+                {"n_1x1": 64, "n_3x3_reduce": 40, "n_3x3": 80, "n_5x5_reduce": 8, "n_5x5": 32, "n_pool": 32},
             ),
             (
-                {"n_1x1": 192, "n_3x3_reduce": 96, "n_3x3": 192, "n_5x5_reduce": 24, "n_5x5": 64, "n_pool": 64},
+                {"n_1x1": 64, "n_3x3_reduce": 40, "n_3x3": 80, "n_5x5_reduce": 8, "n_5x5": 32, "n_pool": 32},
+                {"n_1x1": 96, "n_3x3_reduce": 48, "n_3x3": 96, "n_5x5_reduce": 12, "n_5x5": 32, "n_pool": 32},
             ),
         ),
     },

@@ -1,7 +1,7 @@
 """Train an Inception network on CIFAR-10.
 
     python inception/train.py --data synthetic --epochs 4    # a minute, no network
-    python inception/train.py                                # CIFAR-10, 45 minutes on 2 cores
+    python inception/train.py                                # CIFAR-10, half an hour on 2 cores
     python inception/train.py --data FOLDER                  # photos, with a subfolder for each class
 
 To resume an interrupted run, repeat the command.
@@ -32,7 +32,7 @@ PICTURES = figures.of_run  # what is drawn at the end of a run
 # average of the weights over the training (section 6); of version 2 learning rates 5 and 30 times as high (section
 # 4.2.2); of version 3 RMSProp, the clipping of gradients, and the average of the weights (section 8).
 MODEL = "inception_v1_cifar10"
-EPOCHS = 16  # 45 minutes on 2 cores
+EPOCHS = 15  # half an hour on 2 cores
 BATCH_SIZE = 128  # He et al. 2015, section 4.2; the Inception papers have no CIFAR-10
 LEARNING_RATE = {  # He et al. 2015, section 4.2; without batch normalization a tenth
     name: 0.01 if name == "inception_v1" else 0.1 for name in MODELS

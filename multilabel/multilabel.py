@@ -5,11 +5,11 @@ learner. The two classifiers come from no single paper: several softmax layers o
 (Caruana 1997, "Multitask Learning"); independent sigmoids are the usual form of multi-label classification.
 
     multilabel_resnet14_wide_cifar10
-    stem          ( 32,  32,   3) -> ( 16,  16,  48)   3x3 convolution and 3x3 max pooling, strided
-    group 1       ( 16,  16,  48) -> ( 16,  16,  48)   2 blocks
-    group 2       ( 16,  16,  48) -> (  8,   8,  96)   2 blocks, the first strided
-    group 3       (  8,   8,  96) -> (  4,   4, 192)   2 blocks, the first strided
-    classifier    (  4,   4, 192) -> (10,), (3,), (2,)   kind, realm, alive
+    stem          ( 32,  32,   3) -> ( 16,  16,  32)   3x3 convolution and 3x3 max pooling, strided
+    group 1       ( 16,  16,  32) -> ( 16,  16,  32)   2 blocks
+    group 2       ( 16,  16,  32) -> (  8,   8,  64)   2 blocks, the first strided
+    group 3       (  8,   8,  64) -> (  4,   4, 128)   2 blocks, the first strided
+    classifier    (  4,   4, 128) -> (10,), (3,), (2,)   kind, realm, alive
 
     multilabel_resnet20_cifar10
     stem          ( 32,  32,   3) -> ( 32,  32,  16)   3x3 convolution
@@ -18,11 +18,11 @@ learner. The two classifiers come from no single paper: several softmax layers o
     group 3       ( 16,  16,  32) -> (  8,   8,  64)   3 blocks, the first strided
     classifier    (  8,   8,  64) -> (10,), (3,), (2,)   kind, realm, alive
 
-Trainable parameters with these three outputs: multilabel_resnet14_wide_cifar10 1,565,055, multilabel_resnet20_cifar10
-272,799; with ten sigmoids 1,564,090 and 272,474, as many as the same ResNet with a softmax of ten.
+Trainable parameters with these three outputs: multilabel_resnet14_wide_cifar10 697,263, multilabel_resnet20_cifar10
+272,799; with ten sigmoids 696,618 and 272,474, as many as the same ResNet with a softmax of ten.
 Differs from the paper: the classifiers; the shortcut that changes shape is a 1x1 convolution (option B) unless
 `shortcut_type` is "zero_padding" (option A, the paper's choice). multilabel_resnet14_wide_cifar10 is not in the paper:
-n = 2, three times the filters, and a stem that halves the image.
+n = 2, twice the filters, and a stem that halves the image.
 """
 
 import inspect
@@ -32,9 +32,9 @@ from keras import Input, Model, config, layers, ops
 
 METAPARAMETERS = {
     "multilabel_resnet14_wide_cifar10": {
-        "stem": {"n_filters": 48, "kernel_size": 3, "strides": 1, "pooling": True},
+        "stem": {"n_filters": 32, "kernel_size": 3, "strides": 1, "pooling": True},
         "groups": (
-            {"n_filters": 48, "n_blocks": 2}, {"n_filters": 96, "n_blocks": 2}, {"n_filters": 192, "n_blocks": 2},
+            {"n_filters": 32, "n_blocks": 2}, {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
         ),
     },
     "multilabel_resnet20_cifar10": {

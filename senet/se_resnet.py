@@ -19,15 +19,15 @@ residual networks are those of He et al. 2015, arXiv:1512.03385, table 1, and se
     classifier    (  8,   8,  64) -> (10,)
 
     se_resnet14_wide_cifar10
-    stem          ( 32,  32,   3) -> ( 16,  16,  48)   3x3 convolution and 3x3 max pooling, strided
-    group 1       ( 16,  16,  48) -> ( 16,  16,  48)   2 blocks
-    group 2       ( 16,  16,  48) -> (  8,   8,  96)   2 blocks, the first strided
-    group 3       (  8,   8,  96) -> (  4,   4, 192)   2 blocks, the first strided
-    classifier    (  4,   4, 192) -> (10,)
+    stem          ( 32,  32,   3) -> ( 16,  16,  32)   3x3 convolution and 3x3 max pooling, strided
+    group 1       ( 16,  16,  32) -> ( 16,  16,  32)   2 blocks
+    group 2       ( 16,  16,  32) -> (  8,   8,  64)   2 blocks, the first strided
+    group 3       (  8,   8,  64) -> (  4,   4, 128)   2 blocks, the first strided
+    classifier    (  4,   4, 128) -> (10,)
 
 Trainable parameters: se_resnet18 11,778,592, se_resnet34 21,958,868, se_resnet50 28,088,024, se_resnet101 49,326,872,
 se_resnet152 66,821,848 (the paper: 28.1M for SE-ResNet-50); se_resnet20_cifar10 274,847, se_resnet56_cifar10 862,889,
-se_resnet110_cifar10 1,744,952, se_resnet14_wide_cifar10 1,576,900.
+se_resnet110_cifar10 1,744,952, se_resnet14_wide_cifar10 702,470.
 Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' models
 (hujie-frank/SENet); the formula in section 3.2 has none, and section 6 finds ResNets better without. The authors'
 models stride in the first 1x1 convolution, as here, but pool without padding. The paper's networks for CIFAR-10 (table
@@ -35,8 +35,8 @@ models stride in the first 1x1 convolution, as here, but pool without padding. T
 Cutout; these are the blocks of 2015, and the shortcut that changes shape is a 1x1 convolution. At ratio 16 se_resnet20,
 56 and 110 for CIFAR-10 squeeze 16, 32 and 64 feature maps into 1, 2 and 4 units. Of the depths here the paper has 50,
 101, 152 and, on CIFAR-10, 110; 18, 34, 20 and 56 are ResNet's other depths, as in osmr/imgclsmob.
-se_resnet14_wide_cifar10 is not in the paper: two blocks a group, three times the filters of se_resnet20_cifar10, and a
-stem that halves the image.
+se_resnet14_wide_cifar10 is not in the paper: two blocks a group, twice the filters of se_resnet20_cifar10, and a stem
+that halves the image.
 """
 
 import inspect
@@ -45,7 +45,7 @@ from numbers import Integral
 from keras import Input, Model, config, layers
 
 CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
-WIDE_STEM = {"n_filters": 48, "kernel_size": 3, "strides": 1, "pooling": True}
+WIDE_STEM = {"n_filters": 32, "kernel_size": 3, "strides": 1, "pooling": True}
 
 METAPARAMETERS = {
     "se_resnet18": {"bottleneck": False, "groups": (
@@ -78,7 +78,7 @@ METAPARAMETERS = {
         {"n_filters": 16, "n_blocks": 18}, {"n_filters": 32, "n_blocks": 18}, {"n_filters": 64, "n_blocks": 18},
     )},
     "se_resnet14_wide_cifar10": {"bottleneck": False, "stem": WIDE_STEM, "groups": (
-        {"n_filters": 48, "n_blocks": 2}, {"n_filters": 96, "n_blocks": 2}, {"n_filters": 192, "n_blocks": 2},
+        {"n_filters": 32, "n_blocks": 2}, {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
     )},
 }
 

@@ -22,7 +22,7 @@ def main():
     """Train what the command line says, and write the table and the figure."""
     args = experiment.arguments(__doc__, "bypasses", EPOCHS)
     networks = {
-        name: functools.partial(build, METAPARAMETERS["squeezenet_bn_cifar10"] | {"bypass": bypass})
+        name: functools.partial(build, METAPARAMETERS["squeezenet_cifar10"] | {"bypass": bypass})
         for name, bypass in (("no bypass", None), ("simple bypass", "simple"), ("complex bypass", "complex"))
     }
     experiment.compare(args, networks)

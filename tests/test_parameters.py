@@ -16,15 +16,15 @@ IMAGENET, INCEPTION_V3, CIFAR10 = ((224, 224, 3), 1000), ((299, 299, 3), 1000), 
 SQUEEZENET = ((227, 227, 3), 1000)
 
 # A 3x3 convolution with bias and batch normalization has 9 c_in c_out + 3 c_out parameters.
-VGG8 = ((3, 48), (48, 96), (96, 96), (96, 192), (192, 192), (192, 192), (192, 192))
-VGG8 = sum(9 * a * b + 3 * b for a, b in VGG8) + (2 * 2 * 192 + 1) * 10
+VGG8_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
 FC6 = (4 * 4 * 192 + 1) * 256 + 2 * 256  # with batch normalization
 RCNN_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 96), (96, 96), (96, 192), (192, 192)))
 RPN = (9 * 192 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
+VGG8 = VGG8_STEM + (4 * 4 * 128 + 1) * 128 + (128 + 1) * 10
 # Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
-SHORTCUTS = sum(a * b + 2 * b for a, b in ((48, 96), (96, 192)))
-WIDE = sum(9 * a * b + 2 * b for a, b in ((3, 48), (48, 96), (96, 192)))  # the stem and what changes the width
-WIDE += sum(n * (9 * c * c + 2 * c) for c, n in ((48, 4), (96, 3), (192, 3))) + SHORTCUTS + (192 + 1) * 10
+SHORTCUTS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
+WIDE = sum(9 * a * b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))  # the stem and what changes the width
+WIDE += sum(n * (9 * c * c + 2 * c) for c, n in ((32, 4), (64, 3), (128, 3))) + SHORTCUTS + (128 + 1) * 10
 
 
 def convolution(c_in, c_out, area=1):
@@ -43,7 +43,7 @@ def inception_v1_parts(divisor):
     c, n_classes, stem_area, head_map = 3 * first, *((1000, 49, 4 * 4) if divisor == 1 else (10, 9, 2 * 2))
     total, heads = convolution(3, first, stem_area) + convolution(first, first) + convolution(first, c, 9), 0
     for number, row in enumerate(rows):
-        if divisor > 1 and number not in (1, 2, 6, 8):  # the network for CIFAR-10 has 3b, 4a, 4e and 5b
+        if divisor > 1 and number in (0, 3):  # 3a and 4b, which the network for CIFAR-10 does not have
             continue
         n_1x1, n_3x3_reduce, n_3x3, n_5x5_reduce, n_5x5, n_pool = (n // divisor for n in row)
         total += sum(convolution(c, n) for n in (n_1x1, n_3x3_reduce, n_5x5_reduce, n_pool))
@@ -120,12 +120,8 @@ def autoencoder(first, second, code):
     return encoder + convolution(code, code, 9) + convolution(code, second, 9) + (9 * second + 1) * 3
 
 
-SQUEEZENET_CIFAR10 = 1_235_496 - 990 * (512 + 1)
-# Batch normalization has two parameters a filter in place of a bias: the stem, then squeeze and expand.
-FIRE_FILTERS = 64 + sum(2 * (s + e) for s, e in ((16, 128), (32, 256), (48, 384), (64, 512)))
-
 # Two blocks a group.
-SE_WIDE = WIDE + 2 * sum(squeeze_excitation(c) for c in (48, 96, 192))
+SE_WIDE = WIDE + 2 * sum(squeeze_excitation(c) for c in (32, 64, 128))
 
 PARAMETERS = {
     # torchvision/models/vgg.py, num_params; the _bn networks keep the biases
@@ -178,7 +174,7 @@ PARAMETERS = {
     # BVLC/caffe models/bvlc_googlenet; with batch normalization counted layer by layer, as is the sum above
     "inception_v1": (6_998_552, *IMAGENET),
     "inception_v1_bn": (7_005_832, *IMAGENET),
-    "inception_v1_cifar10": (inception_v1_parts(2)[0], *CIFAR10),
+    "inception_v1_cifar10": (inception_v1_parts(4)[0], *CIFAR10),
     # osmr/imgclsmob's bninception without its biases; the sum is in test_inception_v2.py
     "inception_v2": (11_285_224, *IMAGENET),
     "inception_v2_cifar10": (590_618, *CIFAR10),
@@ -230,10 +226,9 @@ PARAMETERS = {
     "squeezenet_v1_1": (1_235_496, *SQUEEZENET),
     "squeezenet_v1_0_simple_bypass": (1_248_424, *SQUEEZENET),
     "squeezenet_v1_0_complex_bypass": (1_589_672, *SQUEEZENET),
-    "squeezenet_cifar10": (SQUEEZENET_CIFAR10, *CIFAR10),
-    "squeezenet_bn_cifar10": (SQUEEZENET_CIFAR10 + FIRE_FILTERS, *CIFAR10),
+    "squeezenet_cifar10": (1_235_496 - 990 * (512 + 1), *CIFAR10),
     # the ResNets above, with outputs of 10, 3 and 2 for one of 10
-    "multilabel_resnet14_wide_cifar10": (WIDE + 5 * (192 + 1), *CIFAR10),
+    "multilabel_resnet14_wide_cifar10": (WIDE + 5 * (128 + 1), *CIFAR10),
     "multilabel_resnet20_cifar10": (272_474 + 5 * (64 + 1), *CIFAR10),
     # the sum of the sizes in figure 4 of the paper, as the ports print it; and the sums above
     "siamese_omniglot": (38_951_745, (105, 105, 1), None),
@@ -258,7 +253,7 @@ TWINS = {"siamese_omniglot": 38_947_648, "siamese_cifar10": SIAMESE_TWIN}
 AUXILIARY = {
     "inception_v1": 13_378_280,  # bvlc_googlenet's train_val.prototxt
     "inception_v1_bn": 13_385_816,
-    "inception_v1_cifar10": sum(inception_v1_parts(2)),
+    "inception_v1_cifar10": sum(inception_v1_parts(4)),
     "inception_v3": 27_161_264,  # torchvision/models/inception.py, num_params
     "inception_v3_cifar10": sum(inception_v3_parts(4)),
 }
