@@ -19,7 +19,8 @@ MODULE is a file without its .py. NETWORK is one of its METAPARAMETERS, by defau
 `results/seed*.json`, or a part of a file, `results/seconds.json#seconds_per_image.rcnn`. All are sought in the folder
 of the page.
 
-A single cell can stand within a sentence, if the comments do: `<!-- results results : test accuracy --><!-- end -->`.
+A single cell can stand within a sentence, if the comments do: `<!-- results results : test accuracy --><!-- end -->`,
+but not at the beginning of a line.
 A block of Python is run in the folder of its page, after the earlier blocks that it takes names from, and no others.
 """
 
@@ -106,6 +107,8 @@ def made(page, text, quick=False):
                 new = MAKERS[kind](page, " ".join(arguments.split()), old, quick)
             if isinstance(new, list):
                 new = table(new) if newline else single(new)
+            if not newline and text[: part.start()].split("\n")[-1] == "":
+                raise Wrong("within a sentence a part must not begin a line, or GitHub ends the paragraph there")
         except Wrong as wrong:
             raise Wrong(f"{page}: {wrong}, in {opening}") from None
         return f"{opening}{newline}{new}{newline}{end}"

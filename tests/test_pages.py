@@ -225,6 +225,8 @@ def test_other_values_of_metaparameters():
     text = made("resnet/README.md", part, "<!-- end -->")
     assert "| resnet20_cifar10 | 272,474 | 8.75% |" in text
     assert "| resnet20_cifar10 (shortcut_type zero_padding) | 269,722 | |" in text
+    part = "<!-- stages resnet_v1 resnet50(strided_convolution=3x3) -->"
+    assert "| **all** | | 25,557,032 | 4.09G |" in made("resnet/README.md", part, "<!-- end -->")  # as in torchvision
 
 
 def test_one_cell_within_a_sentence():
@@ -267,6 +269,7 @@ WRONG = {
     "<!-- results results -->\n": "every part needs its <!-- end -->",
     "<!-- results results -->\n<!-- results results -->\n<!-- end -->": "every part needs its <!-- end -->",
     "text\n<!-- end -->": "every part needs its <!-- end -->",
+    "a\n<!-- results results : test accuracy --><!-- end --> a": "a part must not begin a line",
     "a <!-- results results --><!-- end -->": "within a sentence there is room for one cell, got 1 rows of 6",
 }
 
