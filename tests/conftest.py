@@ -25,7 +25,7 @@ def command_of_readme(folder, where):
     """The command of seconds in the README of a folder, which is copied out alone."""
     copy_tracked(where, folder)
     readme = (where / folder / "README.md").read_text()
-    (command,) = re.findall(rf"^python ({folder}/train.py --data synthetic .*)$", readme, flags=re.M)
+    (command,) = re.findall(rf"^python ({folder}/train.py --data synthetic .*_seconds)$", readme, flags=re.M)
     return shlex.split(command), {"cwd": where}
 
 

@@ -21,10 +21,10 @@ def main():
     """Run rcnn/train.py with one or two functions exchanged."""
     if len(sys.argv) < 2 or sys.argv[1] not in VARIANTS:
         sys.exit(__doc__)
-    train = load("rcnn/train.py")
-    for change in VARIANTS[sys.argv.pop(1)]:
+    train, variant = load("rcnn/train.py"), sys.argv.pop(1)
+    for change in VARIANTS[variant]:
         {"anchors": move_anchors, "loss": average_loss}[change](train)
-    start = train.run.start
+    start, write = train.run.start, train.report.write
 
     def start_pretrained(args):
         start(args)
@@ -32,7 +32,11 @@ def main():
         if kept.exists():
             shutil.copy(kept, args.output / "backup")
 
-    train.run.start = start_pretrained
+    def write_with_variant(*args):
+        sys.argv.insert(1, variant)  # for the command in results.json
+        write(*args)
+
+    train.run.start, train.report.write = start_pretrained, write_with_variant
     train.main()
 
 

@@ -339,6 +339,20 @@ IDEAS = {  # of the table of all folders: year, and what is new in five words
 NAMES_OF_ROWS = {"all_zero": "guess: no class at all", "all_one": "guess: every class"}  # the keys of a part of a file
 
 
+VARIANTS = {  # of rcnn_ablation.py
+    "now": "centered anchors, the released loss",
+    "off_center": "anchors 6 pixels off",
+    "mean": "the box loss a mean over the positive anchors",
+    "both": "both",
+}
+
+
+def training_of(run):
+    """Return how a detector was trained, in words."""
+    of_faster = "jointly" if run.get("joint") else "in four steps"
+    return {"rcnn": "fine-tuned, then linear models", "fast_rcnn": "in one step"}.get(run["model"], of_faster)
+
+
 def of_test(name):
     """Return a function that looks a score of the test images up; that of a guess has no test_ before its name."""
     return lambda run: run[f"test_{name}"] if f"test_{name}" in run else run[name]
@@ -397,6 +411,8 @@ COLUMNS = {  # the head of a column: (a function of a results.json, how its numb
     "numbers in the code": (lambda run: run["code_size"], "{}"),
     **{code: (of_images(code), "") for code in ("autoencoder", "mean image", "scaled image", "PCA")},
     # rcnn
+    "training": (training_of, ""),
+    "variant": (lambda run: VARIANTS[shlex.split(run["command"])[2]], ""),
     "mAP at IoU 0.5": (lambda run: run["map_50"], "{:.3f}"),
     "on validation scenes": (lambda run: run["validation_map_50"], "{:.3f}"),
     "proposals a scene": (lambda run: run["proposals_per_image"], "{:.0f}"),

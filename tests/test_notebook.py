@@ -13,7 +13,8 @@ ADDRESS = "https://raw.githubusercontent.com/OWNER/REPOSITORY/main/"
 
 
 def section(folder):
-    return re.search(r"^## In a notebook\n(.*?)^## ", (ROOT / folder / "README.md").read_text(), flags=re.M | re.S)[1]
+    readme = (ROOT / folder / "README.md").read_text()
+    return re.search(r"^#{2,3} In a notebook\n(.*?)^#{2,3} ", readme, flags=re.M | re.S)[1]
 
 
 def cells(folder):

