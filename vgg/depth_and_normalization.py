@@ -1,4 +1,4 @@
-"""Does a deeper VGG learn more, and what has batch normalization to do with it? Section 4 of the paper, before its time.
+"""Does a deeper VGG learn more, and what has batch normalization to do with it? Section 4 of the paper, which has none.
 
     python vgg/depth_and_normalization.py --data synthetic --limit 500 --epochs 1 --seeds 1    # a minute
     python vgg/depth_and_normalization.py                                                      # an hour on 2 cores
