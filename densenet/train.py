@@ -13,14 +13,14 @@ from keras import Input, Model, layers, losses, optimizers, regularizers, utils
 
 import data
 import densenet
-import figures
 import report
+import reuse
 import transfer
 
 # name: the function that builds it, and its metaparameters
 MODELS = {name: (densenet.build, metaparameters) for name, metaparameters in densenet.METAPARAMETERS.items()}
 PUBLISHED = dict.fromkeys(("densenet121", "densenet169", "densenet201"), densenet)  # weights in keras.applications
-PICTURES = figures.of_run  # what is drawn at the end of a run
+PICTURES = reuse.of_run  # what is drawn at the end of a run
 
 MODEL = "densenet_c16_k24_cifar10"
 EPOCHS = 22  # half an hour on 2 cores

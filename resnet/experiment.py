@@ -14,6 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import devices
 import run
 
 import keras
@@ -37,7 +38,11 @@ def arguments(description, name, epochs):
         name: of the output folder, below runs.
         epochs: default of each training.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run.show_all_letters()
+    parser = argparse.ArgumentParser(
+        description=description, epilog="To resume an interrupted experiment, repeat the command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
     flag = parser.add_argument
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10", help="default cifar10: see train.py")
     flag("--data-name", metavar="TEXT", help="what the title of the figure calls the images; default CIFAR-10 or so")
@@ -46,10 +51,11 @@ def arguments(description, name, epochs):
     flag("--seeds", metavar="N", type=run.whole(1), default=3, help="default 3: trainings of each network")
     flag("--output", metavar="DIR", type=Path, default=Path("runs") / name, help=f"default runs/{name}")
     args = parser.parse_args()
+    devices.check_environment(parser, parallel=False)
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}")
     most = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
-    args.limit = min(args.limit, most)
+    args.limit, args.output = min(args.limit, most), args.output.expanduser()
     settings, kept = run.settings(args), args.output / "settings.json"
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -73,9 +79,10 @@ def compare(args, networks):
     for seed in range(args.seeds):
         splits, classes = data.load(args.data, args.limit, seed)
         for name, build in networks.items():
+            keras.utils.clear_session()  # forgets the networks before
             keras.utils.set_random_seed(seed)
             network = build(splits["training"][0].shape[1:], len(classes))
-            sizes[name] = network.count_params(), multiply_adds(network)
+            sizes[name] = sum(math.prod(v.shape) for v in network.trainable_variables), multiply_adds(network)
             folder = args.output / f"{name.replace(' ', '_')}_{seed}"
             if not (folder / "finished").exists():
                 print(f"{name}, seed {seed}")
@@ -97,11 +104,11 @@ def fit(args, network, splits, seed, folder):
     given = argparse.Namespace(**given, model=network.name, overwrite=False)
     run.start(given)
     rate = train.LEARNING_RATE
-    rate = max(rate.values()) if isinstance(rate, dict) else rate  # of networks with batch normalization
+    rate = min(rate.values()) if isinstance(rate, dict) else rate  # one that all networks bear
     train.train(given, network, splits, *data.mean_and_variance(splits["training"][0]), rate)
     (folder / "model.keras").unlink(missing_ok=True)
-    shutil.rmtree(folder / "backup")
     (folder / "finished").touch()
+    shutil.rmtree(folder / "backup")
 
 
 def multiply_adds(network):
@@ -126,6 +133,12 @@ def standard_error(values):
     return np.std(values, 0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.full(np.shape(values[0]), np.nan)
 
 
+def with_error(values, form):
+    """Return the mean of values (n,) as text, with its standard error if there is more than one."""
+    error = f" ± {standard_error(values):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():{form}}{error}"
+
+
 def table(rows, sizes):
     """Return the table of Markdown: errors of the last epoch in percent, and their difference from the first network.
 
@@ -138,9 +151,9 @@ def table(rows, sizes):
         cells = [name, f"{parameters:,}", f"{operations / 1e6:.1f}M"]
         for key in MEASURED:
             values = last(rows, name, key)
-            cells.append(f"{values.mean():.2f} ± {standard_error(values):.2f}%")
+            cells.append(f"{with_error(values, '.2f')}%")
         differences = last(rows, name, MEASURED[1]) - last(rows, first, MEASURED[1])
-        cells.append("" if name == first else f"{differences.mean():+.2f} ± {standard_error(differences):.2f}")
+        cells.append("" if name == first else with_error(differences, "+.2f"))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -155,10 +168,10 @@ def errors_figure(rows, names):
             values = np.array([[row[key] for row in rows if (row["network"], row["seed"]) == (name, seed)]
                                for seed in seeds])  # (seeds, epochs)
             mean, error, epochs = values.mean(0), standard_error(values), range(1, values.shape[1] + 1)
-            color, style = COLORS[i % len(COLORS)], "-" if i < len(COLORS) else "--"
+            color, style = COLORS[i % len(COLORS)], ".-" if i < len(COLORS) else ".--"
             axes.plot(epochs, mean, style, color=color, label=name)
             axes.fill_between(epochs, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-        axes.set(xlabel="epoch", title=key.replace("_", " "))
+        axes.set(xlabel="epoch", title=key.replace("_", " "), xlim=(0.5, values.shape[1] + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("percent of the images")

@@ -118,8 +118,9 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     if not isinstance(bottleneck, bool):
         raise ValueError(f"bottleneck must be True or False, got {bottleneck!r}")
     narrowest = min(in_group["n_filters"] for in_group in groups) * (4 if bottleneck else 1)
-    if not isinstance(ratio, Integral) or not 1 <= ratio <= narrowest:
-        raise ValueError(f"ratio must be a whole number of 1 to {narrowest}, the fewest feature maps, got {ratio!r}")
+    if ratio is not None and (not isinstance(ratio, Integral) or not 1 <= ratio <= narrowest):
+        allowed = f"None or a whole number of 1 to {narrowest}, the fewest feature maps"
+        raise ValueError(f"ratio must be {allowed}, got {ratio!r}")
     if not isinstance(pooling, bool):
         raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
@@ -134,7 +135,7 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 
     inputs = Input(input_shape, name="images")
     x = stem(inputs, n_filters, int(kernel_size), int(strides), pooling)
-    x = learner(x, groups, int(ratio), bottleneck)
+    x = learner(x, groups, None if ratio is None else int(ratio), bottleneck)
     outputs = classifier(x, int(n_classes))
     stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
     return named_by_stage(inputs, outputs, stages)
@@ -159,7 +160,8 @@ def learner(x, groups, ratio=16, bottleneck=True):
     Args:
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_filters", "n_blocks"}.
-        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
+        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units; None leaves the
+            squeeze-excitation out, which makes a ResNet.
         bottleneck: whether a block has 1x1, 3x3 and 1x1 convolutions, or two 3x3 convolutions.
 
     Returns:
@@ -187,10 +189,14 @@ def group(x, n_filters, n_blocks, strides=2, ratio=16, bottleneck=True):
 
 
 def identity_block(x, n_filters, ratio=16, bottleneck=True):
-    """Convolutions and squeeze-excitation beside an identity shortcut: (N, H, W, C) throughout. Figure 3."""
+    """Convolutions and squeeze-excitation beside an identity shortcut: (N, H, W, C) throughout. Figure 3.
+
+    Without a ratio there is no squeeze-excitation: ResNet's figure 5.
+    """
     shortcut = x
     x = bottleneck_convolutions(x, n_filters) if bottleneck else basic_convolutions(x, n_filters)
-    x = se_block(x, ratio)
+    if ratio:
+        x = se_block(x, ratio)
     x = layers.Add()([shortcut, x])
     return layers.ReLU()(x)
 
@@ -202,7 +208,8 @@ def projection_block(x, n_filters, strides=2, ratio=16, bottleneck=True):
         x: feature maps (N, H, W, C).
         n_filters: filters of the convolutions; the last of a bottleneck has four times as many.
         strides: height and width are divided by it, in the first convolution and in the shortcut.
-        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
+        ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units; None leaves
+            the squeeze-excitation out.
         bottleneck: whether the convolutions are 1x1, 3x3, 1x1, or two of 3x3.
 
     Returns:
@@ -210,7 +217,8 @@ def projection_block(x, n_filters, strides=2, ratio=16, bottleneck=True):
     """
     shortcut = conv_bn(x, 4 * n_filters if bottleneck else n_filters, 1, strides)  # projection to the new shape
     x = bottleneck_convolutions(x, n_filters, strides) if bottleneck else basic_convolutions(x, n_filters, strides)
-    x = se_block(x, ratio)
+    if ratio:
+        x = se_block(x, ratio)
     x = layers.Add()([shortcut, x])
     return layers.ReLU()(x)
 

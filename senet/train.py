@@ -12,7 +12,7 @@ import run
 from keras import Input, Model, layers, losses, optimizers, regularizers, utils
 
 import data
-import figures
+import excitations
 import report
 import se_inception_v2
 import se_resnet
@@ -27,7 +27,7 @@ MODELS = {
     for name, metaparameters in module.METAPARAMETERS.items()
 }
 PUBLISHED = {}  # keras.applications has no weights of these
-PICTURES = figures.of_run  # what is drawn at the end of a run
+PICTURES = excitations.of_run  # what is drawn at the end of a run
 
 MODEL = "se_resnet14_wide_cifar10"
 EPOCHS = 25  # half an hour on 2 cores

@@ -18,6 +18,7 @@ CLASSIFIERS = ("vgg", "resnet", "inception", "resnext", "densenet", "senet", "sq
 FOLDERS = (*CLASSIFIERS, "multilabel", "siamese", "autoencoder", "rcnn")  # in reading order
 SHARED = ("run.py", "devices.py", "data.py", "report.py")  # the same file in every folder
 SHARED_BY_CLASSIFIERS = ("transfer.py", "predict.py", "figures.py")  # the same file in the seven folders of classifiers
+SHARED_BY_EXPERIMENTS = ("experiment.py",)  # the same file in each folder that has an experiment
 MODULES = sorted(  # that hold a network: those with METAPARAMETERS
     path.relative_to(ROOT).as_posix()
     for folder in FOLDERS
@@ -39,8 +40,9 @@ def load(path):
         sys.path.remove(str(folder))
         for name in neighbors & set(sys.modules):  # the next copy gets its own
             del sys.modules[name]
-    if hasattr(module, "data"):
-        module.data.synthetic = drawn_once(module.data.synthetic)
+    owner = getattr(module, "experiment", module)  # an experiment imports the images there
+    if hasattr(owner, "data"):
+        owner.data.synthetic = drawn_once(owner.data.synthetic)
     return module
 
 

@@ -99,6 +99,7 @@ SMALL = {  # name: (module, metaparameters)
     "se_resnet without bottleneck for CIFAR-10": (
         "senet/se_resnet.py", {"groups": GROUPS, "bottleneck": False, "ratio": 2, "stem": CIFAR10_STEM},
     ),
+    "se_resnet without squeeze-excitation": ("senet/se_resnet.py", {"groups": GROUPS, "ratio": None}),
     "se_resnext": ("senet/se_resnext.py", {"groups": BRANCHES, "cardinality": 4}),
     "se_resnext with grouped convolutions": (
         "senet/se_resnext.py",

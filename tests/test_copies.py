@@ -1,26 +1,27 @@
 """A function that stands in several files is the same text there, under a mark that names the file it comes from.
 
 `# Copied from vgg/train.py` above a function or class is a copy of it. A file whose first line is
-`# The same file in every folder.`, or `... in the folder of every classifier.`, is just that.
+`# The same file in every folder.`, or `... in the folder of every classifier.`, or `... of every classifier that has an
+experiment.`, is just that.
 """
 
 import ast
 import re
 
 import pytest
-from folders import CLASSIFIERS, FOLDERS, ROOT, SHARED, SHARED_BY_CLASSIFIERS
+from folders import CLASSIFIERS, FOLDERS, ROOT, SHARED, SHARED_BY_CLASSIFIERS, SHARED_BY_EXPERIMENTS
 
 FILES = [
     path.relative_to(ROOT).as_posix()
     for folder in FOLDERS
     for path in sorted((ROOT / folder).glob("*.py"))
-    if folder == "vgg" or path.name not in SHARED + SHARED_BY_CLASSIFIERS
+    if folder == "vgg" or path.name not in SHARED + SHARED_BY_CLASSIFIERS + SHARED_BY_EXPERIMENTS
 ]
 MARK = re.compile(r"# Copied from (\S+)")
 # The same name for what differs by architecture or by task.
 OWN = {"build", "stem", "learner", "group", "identity_block", "projection_block", "classifier", "auxiliary", "encoding"}
 OWN |= {"conv_relu", "conv_bn_relu", "convolution", "max_pooling", "inception_block", "main", "train", "pre_stem"}
-OWN |= {"projection", "resized", "load_imagenet_weights"}
+OWN |= {"projection", "resized", "load_imagenet_weights", "of_run", "arguments", "compare", "fit", "write"}
 
 
 def definitions(path):
@@ -50,6 +51,15 @@ def test_files_shared_by_the_classifiers_are_the_same_to_the_byte(name):
     texts = {(ROOT / folder / name).read_bytes() for folder in CLASSIFIERS}
     assert len(texts) == 1 and texts.pop().startswith(b"# The same file in the folder of every classifier.\n")
     assert not any((ROOT / folder / name).exists() for folder in FOLDERS if folder not in CLASSIFIERS)
+
+
+@pytest.mark.parametrize("name", SHARED_BY_EXPERIMENTS)
+def test_files_shared_by_the_experiments_are_the_same_to_the_byte(name):
+    folders = {folder for folder in FOLDERS if (ROOT / folder / name).exists()}
+    assert {"vgg", "resnet", "senet", "squeezenet"} <= folders <= set(CLASSIFIERS)
+    texts = {(ROOT / folder / name).read_bytes() for folder in folders}
+    first = b"# The same file in the folder of every classifier that has an experiment.\n"
+    assert len(texts) == 1 and texts.pop().startswith(first)
 
 
 def test_a_file_name_stands_for_one_text():

@@ -350,3 +350,8 @@ def test_the_sums_of_this_file_come_to_the_published_figures():
 @networks(["resnext20_4x8d_cifar10", "resnext50_32x4d"])
 def test_both_forms_of_the_grouped_convolution_have_the_same_parameters(name):
     assert count(name, convolution="grouped_convolution") == PARAMETERS[name][0]
+
+
+@networks([name for name in PARAMETERS if name.startswith("se_resnet")])
+def test_without_squeeze_excitation_it_is_a_resnet(name):
+    assert count(name, ratio=None) == PARAMETERS[name.removeprefix("se_")][0]
