@@ -108,9 +108,7 @@ def fit(args, network, splits, code_size, seed, folder):
     run.start(given)
     model = train.train(given, network, splits)
     training, validation = (splits[name][0] / np.float32(255) for name in ("training", "validation"))
-    restored = (
-        model.predict(run.batches(splits["validation"], 256), verbose=0), codes.pca(training, validation, code_size)
-    )
+    restored = keras.ops.convert_to_numpy(model(splits["validation"][0])), codes.pca(training, validation, code_size)
     psnr = {name: codes.mse_and_psnr(validation, images)[1] for name, images in zip(MEASURED, restored, strict=True)}
     run.write_whole(folder / "finished", lambda path: path.write_text(json.dumps(psnr)))
     (folder / "model.keras").unlink()

@@ -163,7 +163,7 @@ def reconstructions_figure(model, network, images, reconstructed, psnr):
         rows[f"between two\n{i + 1}"] = between(model, network, left, right, N_SHOWN)
 
     figure = Figure(figsize=(8.4, 10), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0.02)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.01, wspace=0, hspace=0.02)
     figure.suptitle("test images, their reconstructions, and images decoded between the codes of two", fontsize=11)
     for axes_of_row, (name, in_row) in zip(figure.subplots(len(rows), N_SHOWN), rows.items(), strict=True):
         for axes in axes_of_row:

@@ -38,7 +38,7 @@ def classes_figure(means, names):
     figure.suptitle("mean similarity of two test images of these classes, in percent")
     axes = figure.subplots()
     axes.imshow(100 * means, cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), names, rotation=45, parse_math=False)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     for (row, column), value in np.ndenumerate(100 * means):
         color = "white" if value > 50 else "black"
@@ -67,7 +67,8 @@ def trials_figure(images, labels, classes, trials, similarities):
         for i, (axes, image) in enumerate(zip(block.subplots(1, 1 + n_ways), (chosen, *supports), strict=True)):
             axes.imshow(images[image])
             axes.set(xticks=[], yticks=[], frame_on=i == guess + 1)
-            axes.set_xlabel(classes[labels[image]], fontsize=8, parse_math=False)
+            weight = "bold" if i in (0, answer + 1) else "normal"  # of one class
+            axes.set_xlabel(classes[labels[image]], fontsize=8, weight=weight, parse_math=False)
             axes.set_title(f"{of_trial[i - 1]:.2f}" if i else verdict, fontsize=8)
             if i in (0, guess + 1):
                 axes.title.set(color=color, weight="bold")

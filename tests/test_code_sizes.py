@@ -11,13 +11,13 @@ from folders import load, without_numbers
 from photos import write_photos
 
 CODE_SIZES, AUTOENCODER = load("autoencoder/code_sizes.py"), load("autoencoder/autoencoder.py")
-SHORT = ["--data", "synthetic", "--limit", "200", "--epochs", "2", "--seeds", "2"]
+SHORT = ["--data", "synthetic", "--limit", "40", "--epochs", "2", "--seeds", "2"]
 
 
 def code_sizes(monkeypatch, *flags, interrupted_at=None):
-    """Run the experiment with codes of two sizes; an interruption comes as the so manieth epoch begins."""
+    """Run the experiment with two small networks, and interrupt it when so many epochs have begun."""
     module = load("autoencoder/code_sizes.py")
-    module.FILTERS = (2, 8)
+    module.HIDDEN, module.FILTERS = ({"n_filters": 4}, {"n_filters": 4}), (2, 8)
     begun, on_epoch_begin = [], module.run.Epochs.on_epoch_begin
 
     def begin(callback, epoch, logs=None):
@@ -65,14 +65,14 @@ def test_an_experiment_that_is_interrupted_and_repeated_is_that_of_a_whole_one(m
 
     assert [(row["code_size"], row["seed"]) for row in rows] == [(32, 0), (128, 0), (32, 1), (128, 1)]
     for row in rows:
-        splits, _ = load("autoencoder/data.py").load("synthetic", 200, int(row["seed"]))
+        splits, _ = load("autoencoder/data.py").load("synthetic", 40, int(row["seed"]))
         assert row["PCA"] == pytest.approx(pca_psnr(splits, int(row["code_size"])), abs=1e-3)
         with open(whole / f"{row['code_size']:.0f}_{row['seed']:.0f}" / "history.csv", newline="") as file:
             errors = [float(epoch["val_loss"]) for epoch in csv.DictReader(file)]
         assert -10 * np.log10(min(errors)) - 1e-3 <= row["autoencoder"] < 20  # clipping takes some of the error
     results = json.loads((whole / "results.json").read_text())
-    assert (results["seeds"], results["epochs"], results["limit"], results["data"]) == (2, 2, 200, "synthetic")
-    assert results["command"].startswith("python autoencoder/code_sizes.py --data synthetic --limit 200")
+    assert (results["seeds"], results["epochs"], results["limit"], results["data"]) == (2, 2, 40, "synthetic")
+    assert results["command"].startswith("python autoencoder/code_sizes.py --data synthetic --limit 40")
     assert results["versions"]["keras"] == keras.__version__
     assert [network["psnr"]["PCA"] for network in results["networks"]] == [
         pytest.approx([row["PCA"] for row in rows if row["code_size"] == size], abs=1e-4) for size in (32, 128)

@@ -272,6 +272,7 @@ def test_the_most_similar_image_of_a_trial_is_framed(n_ways, n_shown):
     names = [f"class {i}" for i in range(10)]
     trials = chosen, supports, answers = PAIRS.one_shot_trials(labels, n_ways, 20, rng)
     similarities = rng.uniform(size=(20, n_ways))
+    similarities[::2][range(10), answers[::2]] = 1  # half of them are right
     blocks = PICTURES.trials_figure(x, labels, names, trials, similarities).subfigs
     assert len(blocks) == n_shown and not any(block.axes for block in blocks[20:])
     verdicts = set()
@@ -280,6 +281,7 @@ def test_the_most_similar_image_of_a_trial_is_framed(n_ways, n_shown):
         for axes, support in zip(others, supports[i], strict=True):
             np.testing.assert_array_equal(axes.images[0].get_array(), x[support])
             assert axes.get_xlabel() == names[labels[support]]
+            assert (axes.xaxis.label.get_weight() == "bold") == (labels[support] == labels[chosen[i]])
         assert [axes.get_title() for axes in others] == [f"{p:.2f}" for p in similarities[i]]
         assert [axes.get_frame_on() for axes in others] == list(np.arange(n_ways) == similarities[i].argmax())
         is_right = names[labels[chosen[i]]] == others[similarities[i].argmax()].get_xlabel()
