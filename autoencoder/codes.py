@@ -12,6 +12,8 @@ import numpy as np
 from keras import ops
 from matplotlib.figure import Figure
 
+N_SHOWN = 8  # test images in the figure
+
 
 def mean_image(training, images):
     """Reconstruct every image as the mean of the training images, a code of no numbers at all."""
@@ -136,8 +138,13 @@ def error_curves(history):
     return figure
 
 
+def differences(images, reconstructions):
+    """Return five times the absolute differences, (N, H, W, C), 0 to 1: black where a reconstruction is exact."""
+    return (5 * abs(images - reconstructions.clip(0, 1))).clip(0, 1)
+
+
 def reconstructions_figure(model, network, images, reconstructed, psnr):
-    """Return a figure of ten test images, their reconstructions, and images decoded between the codes of two.
+    """Return a figure of test images, their reconstructions and the differences, and images between the codes of two.
 
     Args:
         model, network: see `between`.
@@ -145,18 +152,23 @@ def reconstructions_figure(model, network, images, reconstructed, psnr):
         reconstructed: the test images, from `reconstructions`.
         psnr: {name: of its reconstructions}.
     """
-    rows = {"original": images[:10] / 255}
-    rows |= {f"{name}\n{psnr[name]:.1f} dB": reconstructed[name][:10] for name in reconstructed}
+    shown = images[:N_SHOWN] / 255
+    rows = {"test image": shown}
+    for name, of_all in reconstructed.items():
+        rows[f"{name}\n{psnr[name]:.1f} dB"] = of_all[:N_SHOWN]
+        if name != "mean image":  # which knows nothing of the image
+            rows[f"{name}\n5 x |difference|"] = differences(shown, of_all[:N_SHOWN])
     for i in range(3):
         left, right = images[2 * i : 2 * i + 2] if len(images) > 5 else images[[0, -1]]
-        rows[f"between two\n{i + 1}"] = between(model, network, left, right)
+        rows[f"between two\n{i + 1}"] = between(model, network, left, right, N_SHOWN)
 
-    figure = Figure(figsize=(12, 10), layout="constrained")
-    figure.suptitle("test images, their reconstructions, and images decoded between the codes of two")
-    for axes_of_row, (name, in_row) in zip(figure.subplots(len(rows), 10), rows.items(), strict=True):
+    figure = Figure(figsize=(8.4, 10), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.01, wspace=0, hspace=0.02)
+    figure.suptitle("test images, their reconstructions, and images decoded between the codes of two", fontsize=11)
+    for axes_of_row, (name, in_row) in zip(figure.subplots(len(rows), N_SHOWN), rows.items(), strict=True):
         for axes in axes_of_row:
             axes.set(xticks=[], yticks=[], frame_on=False)
         for axes, image in zip(axes_of_row, in_row, strict=False):
             axes.imshow(image.clip(0, 1))
-        axes_of_row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        axes_of_row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     return figure

@@ -50,8 +50,11 @@ def main():
     """Train what the command line says, compare the best model with simpler codes, and write the results."""
     args = run.parse(run.parser(__doc__, MODELS, MODEL, EPOCHS, BATCH_SIZE, LEARNING_RATE))
     splits, classes = data.load(args.data, args.limit, args.seed)
+    build, metaparameters = MODELS[args.model]
+    network = build(metaparameters, splits["training"][0].shape[1:])
+    network.name = args.model
     run.start(args)
-    model = train(args, splits)
+    model = train(args, network, splits)
     network, images = model.get_layer(args.model), splits["test"][0]
     code_size = math.prod(network.get_layer("encoder").output_shape[1:])
     found = codes.reconstructions(model, splits, code_size)
@@ -67,18 +70,16 @@ def main():
     print(f"PSNR in dB (and MSE) on {len(images)} test images, codes of {code_size} numbers: {in_words}.")
 
 
-def train(args, splits):
+def train(args, network, splits):
     """Fit the network between pre-stem and restore, its targets the images themselves; return it at its best epoch.
 
     Args:
         args: the parsed command line.
+        network: from normalized images (N, H, W, C) to their reconstructions.
         splits: {"training": (images, labels), "validation": ...}, images (N, H, W, C), pixels 0 to 255.
     """
     x, _ = splits["training"]
     mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-    build, metaparameters = MODELS[args.model]
-    network = build(metaparameters, x.shape[1:])
-    network.name = args.model
     images = Input(x.shape[1:], name="images")
     outputs = restore(network(pre_stem(images, mean, variance)), mean, variance)
     kept, trained = Model(images, outputs), Model(images, outputs)  # without augmentation they differ in the rate alone

@@ -3,9 +3,10 @@
 import run
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import data
+
+MOST_PAIRS = 200  # of each two classes, whose similarity is averaged
 
 
 def hold_out(splits, n_classes, n_held_out, n_ways, seed):
@@ -44,8 +45,6 @@ def hold_out(splits, n_classes, n_held_out, n_ways, seed):
 def draw_pairs(labels, same, rng):
     """Draw pairs of one class or of two; every class is as likely, however many images it has.
 
-    The two of one class are different images, if the class has two.
-
     Args:
         labels: (N,), of two classes at least.
         same: (n_pairs,), 1 for a pair of one class, 0 for a pair of two.
@@ -54,14 +53,29 @@ def draw_pairs(labels, same, rng):
     Returns:
         The indices of the left images, (n_pairs,), and those of the right ones.
     """
-    classes, sizes = np.unique(labels, return_counts=True)
+    n_classes = len(np.unique(labels))
+    left = rng.integers(n_classes, size=len(same))  # the classes
+    right = np.where(same, left, (left + rng.integers(1, n_classes, len(same))) % n_classes)
+    return draw_images(labels, left, right, rng)
+
+
+def draw_images(labels, left, right, rng):
+    """Draw an image of each class for pairs of classes; the two of one class are different images, if it has two.
+
+    Args:
+        labels: (N,).
+        left, right: (n_pairs,), the classes: 0 for the first that is among the labels, 1 for the second, and so on.
+        rng: a numpy Generator.
+
+    Returns:
+        The indices of the left images, (n_pairs,), and those of the right ones.
+    """
+    _, sizes = np.unique(labels, return_counts=True)
     in_order = np.argsort(labels, kind="stable")  # the images of the first class, those of the second, and so on
     starts = sizes.cumsum() - sizes
-    left = rng.integers(len(classes), size=len(same))  # the classes
-    right = np.where(same, left, (left + rng.integers(1, len(classes), len(same))) % len(classes))
     left_image = rng.integers(sizes[left])  # the place in the class
     another = (left_image + rng.integers(1, np.maximum(2, sizes[left]))) % sizes[left]  # itself, if there is no other
-    right_image = np.where(same, another, rng.integers(sizes[right]))
+    right_image = np.where(left == right, another, rng.integers(sizes[right]))
     return in_order[starts[left] + left_image], in_order[starts[right] + right_image]
 
 
@@ -148,36 +162,43 @@ def score_pairs(model, splits, seed):
     }
 
 
-def score_one_shot(model, images, labels, n_ways, n_trials, seed):
-    """Return the share of one-shot trials in which the most similar support is that of the image's own class.
+def similarities(model, images, left, right):
+    """Return the similarity of pairs, (n_pairs,).
 
     Args:
         model: takes two batches of images, pixels 0 to 255, and returns their similarity (N, 1).
-        images, labels: (N, H, W, C) and (N,), to draw the trials from.
-        n_ways, n_trials: see one_shot_trials.
-        seed: of the draws.
+        images: (N, H, W, C).
+        left, right: (n_pairs,), the indices of the images.
     """
-    chosen, supports, answers = one_shot_trials(labels, n_ways, n_trials, np.random.default_rng(seed))
-    left, right = chosen.repeat(n_ways), supports.ravel()
-    pairs = in_batches(images, left, right, labels[left] == labels[right], 256)
-    similarity = model.predict(pairs, verbose=0).reshape(n_trials, n_ways)
-    return float((similarity.argmax(-1) == answers).mean())
+    batches = in_batches(images, left, right, np.zeros(len(left)), 256)  # no targets are needed to predict
+    return model.predict(batches, verbose=0)[:, 0]
 
 
-def pairs_figure(left, right, same, similarity):
-    """Return a figure of up to 28 pairs, each under its similarity; a wrong verdict, on either side of 0.5, is red.
+def one_shot_similarities(model, images, chosen, supports):
+    """Return the similarity of the image of each trial to its supports, (n_trials, n_ways); the largest one is chosen.
 
     Args:
-        left, right: images (N, H, W, 3), pixels 0 to 255.
-        same: (N,), 1 for a pair of one class.
-        similarity: (N,), the probability of one class.
+        model, images: see similarities.
+        chosen, supports: from one_shot_trials.
     """
-    figure = Figure(figsize=(12, 5.5), layout="constrained")
-    figure.suptitle("the similarity of pairs of test images, the wrong verdicts in red")
-    for axes in figure.subplots(4, 7).flat:
-        axes.axis("off")
-    for axes, *images, is_same, p in zip(figure.axes, left, right, same, similarity, strict=False):
-        axes.imshow(np.concatenate(images, 1))
-        color = "black" if (p > 0.5) == is_same else "red"
-        axes.set_title(f"{p:.2f}, {'one class' if is_same else 'two classes'}", fontsize=9, color=color)
-    return figure
+    return similarities(model, images, chosen.repeat(supports.shape[1]), supports.ravel()).reshape(supports.shape)
+
+
+def mean_similarities(model, images, labels, seed):
+    """Return the mean similarity between the images of each two of K classes, and within each class: (K, K).
+
+    Each is of as many pairs as a class has images, at most MOST_PAIRS, drawn at random. Either order gives the same.
+
+    Args:
+        model, images: see similarities.
+        labels: (N,), of K classes; rows and columns are in the order of the labels.
+        seed: of the draws.
+    """
+    k = len(np.unique(labels))
+    n_pairs = min(MOST_PAIRS, len(labels) // k)
+    rows, columns = np.triu_indices(k)
+    drawn = draw_images(labels, rows.repeat(n_pairs), columns.repeat(n_pairs), np.random.default_rng(seed))
+    means = np.empty((k, k))
+    means[rows, columns] = similarities(model, images, *drawn).reshape(-1, n_pairs).mean(1)
+    means[columns, rows] = means[rows, columns]
+    return means

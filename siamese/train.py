@@ -9,12 +9,14 @@ The default output folder is runs/NAME, or runs/NAME_held_out_N. To resume an in
 
 import run
 
+import numpy as np
 from keras import Input, Model, layers, optimizers, regularizers
 
 import data
 import pairs
 import report
 import siamese
+import similarities
 
 # name: the function that builds it, and its metaparameters; siamese_omniglot is for images of 105x105
 MODELS = {"siamese_cifar10": (siamese.build, siamese.METAPARAMETERS["siamese_cifar10"])}
@@ -79,16 +81,24 @@ def main():
     splits, one_shot = pairs.hold_out(splits, len(classes), args.held_out_classes, args.ways, args.seed)
     run.start(args)
     model = train(args, splits)
+    (images, labels), (test_images, test_labels) = one_shot, splits["test"]
+    trials = pairs.one_shot_trials(labels, args.ways, args.trials, np.random.default_rng(args.seed))
+    of_trials = pairs.one_shot_similarities(model, images, *trials[:2])
+    means = pairs.mean_similarities(model, test_images, test_labels, args.seed)
     scores = report.facts(model, splits["training"][0], classes) | pairs.score_pairs(model, splits, args.seed)
     scores |= {
-        "test_pairs": len(splits["test"][1]),
-        "one_shot_accuracy": pairs.score_one_shot(model, *one_shot, args.ways, args.trials, args.seed),
+        "test_pairs": len(test_labels),
+        "one_shot_accuracy": float((of_trials.argmax(-1) == trials[2]).mean()),
         "one_shot_chance": 1 / args.ways,
-        "one_shot_classes": [classes[label] for label in sorted(set(one_shot[1]))],
+        "one_shot_classes": [classes[label] for label in sorted(set(labels))],
     }
     (left, right), same = pairs.fixed_pairs(splits["test"], 28, args.seed)[0]
     similarity = model.predict((left, right), verbose=0)[:, 0]
-    figures = {"predictions.png": pairs.pairs_figure(left, right, same, similarity)}
+    figures = {
+        "predictions.png": similarities.pairs_figure(left, right, same, similarity),
+        "similarity.png": similarities.classes_figure(means, [classes[label] for label in sorted(set(test_labels))]),
+        "one_shot.png": similarities.trials_figure(images, labels, classes, trials, of_trials),
+    }
     report.write(args, run.history(args), scores, figures)
     print(f"{scores['test_accuracy']:.2%} of {scores['test_pairs']} test pairs are classified correctly, and "
           f"{scores['one_shot_accuracy']:.2%} of {args.trials} one-shot trials (by chance {1 / args.ways:.2%}).")

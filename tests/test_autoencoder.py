@@ -123,6 +123,31 @@ def test_mse_and_psnr():
     assert CODES.mse_and_psnr(np.ones((1, 2, 2, 3)), np.full((1, 2, 2, 3), 1.5)) == (0, np.inf)
 
 
+def test_the_differences_of_the_figure_are_five_times_those_of_numpy():
+    """Between a test image and what is shown of its reconstruction, which is clipped to 0 to 1."""
+    module = load("autoencoder/train.py")
+    x = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype("uint8")
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    network = MODULE.build({"layers": ({"n_filters": 8}, {"n_filters": 4})}, (8, 8, 3))
+    inputs = Input((8, 8, 3))
+    model = keras.Model(inputs, module.restore(network(module.pre_stem(inputs, mean, variance)), mean, variance))
+    splits = {"training": (x, np.zeros(12)), "test": (x, np.zeros(12))}
+    found = CODES.reconstructions(model, splits, 16)
+    figure = CODES.reconstructions_figure(model, network, x, found, dict.fromkeys(found, 20))
+    rows = {row[0].get_ylabel(): row for row in np.reshape(figure.axes, (-1, CODES.N_SHOWN))}
+    largest = 0
+    for name in ("autoencoder", "scaled image", "PCA"):
+        for i, (image, difference) in enumerate(
+            zip(rows[f"{name}\n20.0 dB"], rows[f"{name}\n5 x |difference|"], strict=True)
+        ):
+            shown = np.clip(found[name][i], 0, 1)
+            np.testing.assert_allclose(image.images[0].get_array(), shown, atol=1e-6)
+            expected = np.minimum(5 * np.abs(x[i] / 255 - shown), 1)
+            np.testing.assert_allclose(difference.images[0].get_array(), expected, atol=1e-5)
+            largest = max(largest, np.mean((expected > 0) & (expected < 1)))
+    assert largest > 0.2  # not all are clipped
+
+
 def test_restore_undoes_pre_stem():
     """To 0 to 1, which are the targets."""
     module = load("autoencoder/train.py")

@@ -1,5 +1,6 @@
 """The Siamese network: one twin for two images, its distance, the pairs and trials, and what train.py makes of them."""
 
+import functools
 import json
 
 import keras
@@ -9,7 +10,7 @@ from folders import load, main, predict, random_weights
 from keras import ops
 
 MODULE = load("siamese/siamese.py")
-PAIRS = load("siamese/pairs.py")
+PAIRS, PICTURES = load("siamese/pairs.py"), load("siamese/similarities.py")
 KOCH, CIFAR10 = MODULE.METAPARAMETERS["siamese_omniglot"], MODULE.METAPARAMETERS["siamese_cifar10"]
 SMALL = {
     "stem": {"n_filters": 8, "kernel_size": 3},
@@ -198,24 +199,102 @@ def test_one_shot_trials(n_ways):
     assert np.bincount(LABELS[chosen]).min() > 300  # 400 of each class
 
 
-def test_score_of_an_oracle_and_of_a_guess():
+class Oracle:
+    """Images of one class are the same images, so it knows."""
+
+    def similarity(self, left, right):
+        return (left == right).all((1, 2, 3)).astype(float)[:, None]
+
+    def predict(self, batches, verbose):
+        return np.concatenate([self.similarity(*batches[i][0]) for i in range(len(batches))])
+
+
+class Blind(Oracle):
+    def similarity(self, left, right):
+        return np.ones((len(left), 1))
+
+
+@pytest.mark.parametrize(
+    "model, n_ways, n_trials, expected", [(Oracle(), 10, 400, 1), (Blind(), 10, 2_000, 0.1), (Blind(), 2, 2_000, 0.5)]
+)
+def test_one_shot_similarities_of_an_oracle_and_of_a_guess(model, n_ways, n_trials, expected):
     labels = np.arange(200) % 10
     x = labels[:, None, None, None] * np.ones((200, 2, 2, 1))
+    chosen, supports, answers = PAIRS.one_shot_trials(labels, n_ways, n_trials, np.random.default_rng(0))
+    similarities = PAIRS.one_shot_similarities(model, x, chosen, supports)
+    assert similarities.shape == (n_trials, n_ways)
+    assert (similarities.argmax(1) == answers).mean() == pytest.approx(expected, abs=0.05 * (expected < 1))
 
-    class Oracle:
-        def similarity(self, left, right):
-            return (left == right).all((1, 2, 3)).astype(float)[:, None]
 
-        def predict(self, batches, verbose):
-            return np.concatenate([self.similarity(*batches[i][0]) for i in range(len(batches))])
+def brightness_model():
+    """The similarity of two images is 1 less the difference of their mean brightness, 0 to 1."""
+    left, right = keras.Input((2, 2, 3)), keras.Input((2, 2, 3))
+    means = [ops.mean(side, (1, 2, 3), keepdims=True)[:, :, 0, 0] / 255 for side in (left, right)]
+    return keras.Model([left, right], 1 - ops.abs(means[0] - means[1]))
 
-    class Blind(Oracle):
-        def similarity(self, left, right):
-            return np.ones((len(left), 1))
 
-    assert PAIRS.score_one_shot(Oracle(), x, labels, 10, 400, 0) == 1
-    assert PAIRS.score_one_shot(Blind(), x, labels, 10, 2_000, 0) == pytest.approx(0.1, abs=0.03)
-    assert PAIRS.score_one_shot(Blind(), x, labels, 2, 2_000, 0) == pytest.approx(0.5, abs=0.05)
+@pytest.mark.parametrize("spread, tolerance", [(0, 1e-6), (60, 0.03)])
+def test_mean_similarities(spread, tolerance):
+    """Exact if the images of a class are equal; else near the mean of all pairs of different images."""
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([1, 4, 8], [60, 200, 340]))
+    brightness = np.choose(np.searchsorted([1, 4, 8], labels), [20, 180, 90]) + rng.integers(0, spread + 1, 600)
+    x = brightness[:, None, None, None] * np.ones((600, 2, 2, 3))
+    found = PAIRS.mean_similarities(brightness_model(), x, labels, seed=0)
+    similarity = 1 - abs(brightness[:, None] - brightness) / 255
+    different = ~np.eye(600, dtype=bool)
+    expected = [[similarity[(labels[:, None] == a) & (labels == b) & different].mean() for b in (1, 4, 8)]
+                for a in (1, 4, 8)]
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    np.testing.assert_array_equal(found, found.T)
+
+
+def test_images_of_one_class_are_compared_with_others():
+    """With two images in each class, and another brightness for each, the diagonal is known."""
+    labels, brightness = np.array([0, 1, 0, 1]), np.array([0, 100, 51, 151])
+    x = brightness[:, None, None, None] * np.ones((4, 2, 2, 3))
+    found = PAIRS.mean_similarities(brightness_model(), x, labels, seed=0)
+    np.testing.assert_allclose(np.diag(found), [1 - 51 / 255, 1 - 51 / 255], atol=1e-6)
+
+
+def test_the_cells_of_the_matrix_are_percents():
+    means = np.array([[0.9, 0.123], [0.123, 0.5]])
+    (axes,) = PICTURES.classes_figure(means, ["cat", "$dog$"]).axes
+    cells = {tuple(map(int, text.get_position())): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "90", (1, 0): "12", (0, 1): "12", (1, 1): "50"}
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cat", "$dog$"]
+
+
+@pytest.mark.parametrize("n_ways, n_shown", [(10, 6), (3, 12), (2, 18)])
+def test_the_most_similar_image_of_a_trial_is_framed(n_ways, n_shown):
+    rng = np.random.default_rng(0)
+    labels, x = np.arange(60) % 10, rng.integers(0, 256, (60, 4, 4, 3))
+    names = [f"class {i}" for i in range(10)]
+    trials = chosen, supports, answers = PAIRS.one_shot_trials(labels, n_ways, 20, rng)
+    similarities = rng.uniform(size=(20, n_ways))
+    similarities[::2][range(10), answers[::2]] = 1  # half of them are right
+    blocks = PICTURES.trials_figure(x, labels, names, trials, similarities).subfigs
+    assert len(blocks) == n_shown and not any(block.axes for block in blocks[20:])
+    verdicts = set()
+    for i, (query, *others) in enumerate(block.axes for block in blocks[:20]):
+        np.testing.assert_array_equal(query.images[0].get_array(), x[chosen[i]])
+        for axes, support in zip(others, supports[i], strict=True):
+            np.testing.assert_array_equal(axes.images[0].get_array(), x[support])
+            assert axes.get_xlabel() == names[labels[support]]
+            assert (axes.xaxis.label.get_weight() == "bold") == (labels[support] == labels[chosen[i]])
+        assert [axes.get_title() for axes in others] == [f"{p:.2f}" for p in similarities[i]]
+        assert [axes.get_frame_on() for axes in others] == list(np.arange(n_ways) == similarities[i].argmax())
+        is_right = names[labels[chosen[i]]] == others[similarities[i].argmax()].get_xlabel()
+        assert query.get_title() == ("right" if is_right else "wrong") and not query.get_frame_on()
+        verdicts.add(query.get_title())
+    assert verdicts == {"right", "wrong"}
+
+
+def test_a_figure_of_few_trials():
+    labels, x = np.arange(4) % 2, np.zeros((4, 4, 4, 3), "uint8")
+    trials = PAIRS.one_shot_trials(labels, 2, 1, np.random.default_rng(0))
+    blocks = PICTURES.trials_figure(x, labels, ["a", "b"], trials, np.array([[0.2, 0.1]])).subfigs
+    assert [len(block.axes) for block in blocks] == [3] + 17 * [0]
 
 
 def test_hold_out():
@@ -257,6 +336,17 @@ def test_flags_that_are_refused(flags, sentence, monkeypatch, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def noting(drawn, figure):
+    """Return the function of a figure, which notes what it is given."""
+
+    @functools.wraps(figure)
+    def note(*given):
+        drawn[figure.__name__] = given
+        return figure(*given)
+
+    return note
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_classes_held_out_are_never_seen(monkeypatch, tmp_path):
@@ -269,6 +359,9 @@ def test_classes_held_out_are_never_seen(monkeypatch, tmp_path):
         return training_pairs(split, batch_size, seed)
 
     monkeypatch.setattr(module.pairs, "training_pairs", watched)
+    drawn = {}
+    for figure in (module.similarities.classes_figure, module.similarities.trials_figure):
+        monkeypatch.setattr(module.similarities, figure.__name__, noting(drawn, figure))
     flags = ["--model", "small", "--data", "synthetic", "--limit", "300", "--epochs", "1", "--batch-size", "50"]
     flags += ["--held-out-classes", "3", "--trials", "50", "--output", tmp_path]
     main("siamese", monkeypatch, *flags, module=module)
@@ -276,6 +369,12 @@ def test_classes_held_out_are_never_seen(monkeypatch, tmp_path):
     assert len(results["one_shot_classes"]) == 3 == results["ways"] and len(seen) == 7
     assert not {module.data.SYNTHETIC_CLASSES[label] for label in seen} & set(results["one_shot_classes"])
     assert results["one_shot_chance"] == pytest.approx(1 / 3)
+    means, names = drawn["classes_figure"]
+    assert names == [module.data.SYNTHETIC_CLASSES[label] for label in sorted(seen)] and means.shape == (7, 7)
+    _, labels, classes, (_, _, answers), of_trials = drawn["trials_figure"]
+    assert {classes[label] for label in labels} == set(results["one_shot_classes"])
+    assert (of_trials.argmax(1) == answers).mean() == pytest.approx(results["one_shot_accuracy"])  # they are scored
+    assert {"similarity.png", "one_shot.png", "predictions.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
 @pytest.mark.slow
