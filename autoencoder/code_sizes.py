@@ -19,6 +19,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import devices
 import run
 
 import keras
@@ -43,7 +44,6 @@ COLORS = ("#0072b2", "#d55e00")  # Okabe and Ito's, for all eyes
 @run.errors_as_sentences
 def main():
     """Train what the command line says, and write the table and the figure."""
-    run.show_all_letters()
     args = arguments(__doc__, "code_sizes", EPOCHS)
     if data.is_of_photos(args.data):
         raise data.DataError("--data must be cifar10, synthetic or a folder with the binary files of CIFAR-10, got "
@@ -75,7 +75,11 @@ def arguments(description, name, epochs):
         name: of the output folder, below runs.
         epochs: default of each training.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run.show_all_letters()
+    parser = argparse.ArgumentParser(
+        description=description, epilog="To resume an interrupted experiment, repeat the command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+    )  # fmt: skip
     flag = parser.add_argument
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10", help="default cifar10: see train.py")
     flag("--data-name", metavar="TEXT", help="what the title of the figure calls the images; default CIFAR-10 or so")
@@ -84,10 +88,11 @@ def arguments(description, name, epochs):
     flag("--seeds", metavar="N", type=run.whole(1), default=3, help="default 3: trainings of each network")
     flag("--output", metavar="DIR", type=Path, default=Path("runs") / name, help=f"default runs/{name}")
     args = parser.parse_args()
+    devices.check_environment(parser, parallel=False)
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}")
     most = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
-    args.limit = min(args.limit, most)
+    args.limit, args.output = min(args.limit, most), args.output.expanduser()
     settings, kept = run.settings(args), args.output / "settings.json"
     try:
         args.output.mkdir(parents=True, exist_ok=True)

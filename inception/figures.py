@@ -25,8 +25,8 @@ def of_run(model, network, split, probabilities, classes):
     images, labels = split
     return {
         "confusions.png": confusions(labels, probabilities.argmax(-1), classes),
-        "mistakes.png": mistakes(images, labels, probabilities, classes),
-        "feature_maps.png": feature_maps(model, network, images[:1]),
+        "mistakes.png": confident_mistakes(images, labels, probabilities, classes),
+        "feature_maps.png": maps_of_stages(model, network, images[:1]),
     }
 
 
@@ -57,7 +57,7 @@ def confusions(labels, predicted, classes):
     return figure
 
 
-def mistakes(images, labels, probabilities, classes):
+def confident_mistakes(images, labels, probabilities, classes):
     """Return a figure of the images that are most confidently taken for another class.
 
     Args:
@@ -80,7 +80,7 @@ def mistakes(images, labels, probabilities, classes):
     return figure
 
 
-def feature_maps(model, network, image):
+def maps_of_stages(model, network, image):
     """Return a figure of one image and, stage after stage, of the feature maps that it excites most.
 
     Args:

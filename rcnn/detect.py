@@ -24,9 +24,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 import boxes
 import data
+import drawings
 import fast_rcnn
 import faster_rcnn
-import figures
 import rcnn
 import report
 from selective_search import selective_search
@@ -67,7 +67,7 @@ def main():
         ]
         text = json.dumps({"image": str(path), "detections": records}, indent=1) + "\n"
         run.write_whole(output / f"{name}.json", lambda path, text=text: path.write_text(text))
-        figure = figures.detections_of(picture, found, classes, model.layers[-1].name)
+        figure = drawings.detections_of(picture, found, classes, model.layers[-1].name)
         run.write_whole(output / f"{name}.png", lambda path, figure=figure: figure.savefig(path, dpi=100))
         print(f"{path}: {len(records)} detections in {output / name}.json and .png")
 

@@ -20,10 +20,10 @@ from keras import Input, Model, layers
 
 import data
 import detect
+import drawings
 import evaluate
 import fast_rcnn
 import faster_rcnn
-import figures
 import joint
 import linear_models
 import rcnn
@@ -64,7 +64,7 @@ def main():
     scores = report.facts(model, splits["training"][0], classes) | {"seconds": round(seconds, 1)}
     scores |= evaluate.detection_scores(found, scenes, classes)
     history = steps.read_history(args)
-    report.write(args, history, scores, figures.of_run(model, history, scenes["test"], found["test"], classes))
+    report.write(args, history, scores, drawings.of_run(model, history, scenes["test"], found["test"], classes))
     print(f"mAP at IoU 0.5 {scores['map_50']:.1%} on {scores['test_scenes']} test scenes; "
           f"{scores['proposals_per_image']:.0f} proposals find {scores['proposal_recall']:.1%} of the objects.")
 

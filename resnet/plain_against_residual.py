@@ -12,6 +12,7 @@ import functools
 import run
 
 import experiment
+import train
 from resnet_basic import METAPARAMETERS, build, cifar10_groups
 
 EPOCHS = 12
@@ -31,7 +32,7 @@ def main():
         )
         for depth in (20, 56) for kind, shortcut_type in SHORTCUTS.items()
     }  # fmt: skip
-    experiment.compare(args, networks)
+    experiment.compare(args, networks, train.LEARNING_RATE)
 
 
 if __name__ == "__main__":

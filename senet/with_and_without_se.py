@@ -12,6 +12,7 @@ import functools
 import run
 
 import experiment
+import train
 from se_resnet import METAPARAMETERS, build
 
 EPOCHS = 16
@@ -25,7 +26,7 @@ def main():
         name: functools.partial(build, METAPARAMETERS["se_resnet14_wide_cifar10"] | {"ratio": ratio})
         for name, ratio in (("without SE", None), ("ratio 16", 16), ("ratio 4", 4))
     }
-    experiment.compare(args, networks)
+    experiment.compare(args, networks, train.LEARNING_RATE)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import functools
 import run
 
 import experiment
+import train
 from squeezenet import METAPARAMETERS, build
 
 EPOCHS = 20
@@ -25,7 +26,7 @@ def main():
         name: functools.partial(build, METAPARAMETERS["squeezenet_cifar10"] | {"bypass": bypass})
         for name, bypass in (("no bypass", None), ("simple bypass", "simple"), ("complex bypass", "complex"))
     }
-    experiment.compare(args, networks)
+    experiment.compare(args, networks, train.LEARNING_RATE)
 
 
 if __name__ == "__main__":

@@ -67,13 +67,14 @@ def arguments(description, name, epochs):
     return args
 
 
-def compare(args, networks):
+def compare(args, networks, learning_rate):
     """Train each network with each seed, then write the table and the figure.
 
     Args:
         args: from `arguments`.
         networks: {name: a function that builds it from input_shape and n_classes}; the others are compared with the
             first.
+        learning_rate: the highest, of all of them.
     """
     rows, sizes = [], {}
     for seed in range(args.seeds):
@@ -86,7 +87,7 @@ def compare(args, networks):
             folder = args.output / f"{name.replace(' ', '_')}_{seed}"
             if not (folder / "finished").exists():
                 print(f"{name}, seed {seed}")
-                fit(args, network, splits, seed, folder)
+                fit(args, network, splits, seed, folder, learning_rate)
             history = run.history(argparse.Namespace(output=folder))
             errors = ([100 * (1 - value) for value in history[key]] for key in ("accuracy", "val_accuracy"))
             rows += [
@@ -96,16 +97,14 @@ def compare(args, networks):
     write(args, rows, sizes)
 
 
-def fit(args, network, splits, seed, folder):
+def fit(args, network, splits, seed, folder, learning_rate):
     """Train one network as train.py does, and keep the history alone."""
     folder.mkdir(exist_ok=True)
     network.name = "network"
     given = {"epochs": args.epochs, "batch_size": min(train.BATCH_SIZE, args.limit), "seed": seed, "output": folder}
     given = argparse.Namespace(**given, model=network.name, overwrite=False)
     run.start(given)
-    rate = train.LEARNING_RATE
-    rate = min(rate.values()) if isinstance(rate, dict) else rate  # one that all networks bear
-    train.train(given, network, splits, *data.mean_and_variance(splits["training"][0]), rate)
+    train.train(given, network, splits, *data.mean_and_variance(splits["training"][0]), learning_rate)
     (folder / "model.keras").unlink(missing_ok=True)
     (folder / "finished").touch()
     shutil.rmtree(folder / "backup")

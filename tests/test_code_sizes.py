@@ -66,7 +66,8 @@ def test_an_experiment_that_is_interrupted_and_repeated_is_that_of_a_whole_one(m
     assert [(row["code_size"], row["seed"]) for row in rows] == [(32, 0), (128, 0), (32, 1), (128, 1)]
     for row in rows:
         splits, _ = load("autoencoder/data.py").load("synthetic", 40, int(row["seed"]))
-        assert row["PCA"] == pytest.approx(pca_psnr(splits, int(row["code_size"])), abs=1e-3)
+        if row["code_size"] < len(splits["training"][0]) - 1:  # beyond their rank directions are arbitrary
+            assert row["PCA"] == pytest.approx(pca_psnr(splits, int(row["code_size"])), abs=1e-3)
         with open(whole / f"{row['code_size']:.0f}_{row['seed']:.0f}" / "history.csv", newline="") as file:
             errors = [float(epoch["val_loss"]) for epoch in csv.DictReader(file)]
         assert -10 * np.log10(min(errors)) - 1e-3 <= row["autoencoder"] < 20  # clipping takes some of the error

@@ -30,10 +30,10 @@ def test_the_most_confident_mistakes_come_first():
     labels = np.array([0, 1, 1, 2, 0])
     probabilities = np.array([[0.9, 0.1, 0], [0.7, 0.3, 0], [0.05, 0, 0.95], [0, 0.4, 0.6], [0.2, 0.5, 0.3]])
     images = np.arange(5, dtype="uint8").repeat(4 * 4 * 3).reshape(5, 4, 4, 3)
-    figure = FIGURES.mistakes(images, labels, probabilities, CLASSES)
+    figure = FIGURES.confident_mistakes(images, labels, probabilities, CLASSES)
     drawn = [(axes.get_title(), axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes if axes.images]
     assert drawn == [("$ship$ 95%\ndog", 2), ("cat 70%\ndog", 1), ("dog 50%\ncat", 4)]
-    none = FIGURES.mistakes(images[:1], labels[:1], probabilities[:1], CLASSES)
+    none = FIGURES.confident_mistakes(images[:1], labels[:1], probabilities[:1], CLASSES)
     assert none.get_suptitle() == "no mistakes" and not any(axes.images for axes in none.axes)
 
 
@@ -46,7 +46,7 @@ def test_feature_maps_are_those_of_the_stages(path, name):
     normalization = keras.layers.Normalization(mean=100.0, variance=50.0**2, name="normalization")
     model = keras.Model(inputs, network(normalization(inputs)))
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
-    figure = FIGURES.feature_maps(model, network, image)
+    figure = FIGURES.maps_of_stages(model, network, image)
     n_groups = sum(layer.name.startswith("group_") and layer.name.count("_") == 1 for layer in network.layers)
     rows = np.reshape(figure.axes, (-1, 1 + FIGURES.N_CHANNELS))
     assert len(rows) == n_groups + ("stem" in [layer.name for layer in network.layers])

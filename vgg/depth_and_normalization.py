@@ -13,6 +13,7 @@ import functools
 import run
 
 import experiment
+import train
 from vgg import build
 
 EPOCHS = 12
@@ -31,7 +32,7 @@ def main():
             metaparameters = {"groups": groups, "batch_normalization": batch_normalization, "n_units": ()}
             name = f"{depth} layers{', batch normalization' * batch_normalization}"
             networks[name] = functools.partial(build, metaparameters)
-    experiment.compare(args, networks)
+    experiment.compare(args, networks, train.LEARNING_RATE["vgg11"])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from folders import load
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 TRAIN = load("rcnn/train.py")
-MODULE = TRAIN.figures
+MODULE = TRAIN.drawings
 CLASSES = ("cat", "dog", "ship")
 
 
