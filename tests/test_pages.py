@@ -47,6 +47,8 @@ TYPED = {
     "| network | implementation | what it does | parameters |": "those of others, in shared figures and headers",
     "| initial weights | no bypass | simple bypass |": "an observation at the start of a training",
     "| network | tensorflow, ms a step | jax, ms a step |": "what tests/step_times.py printed",
+    "| ratio | parameters | top-1 error |": "the SENet paper's table 10",
+    "| cardinality $C$ | filters of a branch $d$ |": "the ResNeXt paper's table 3",
     "| form | seconds a training step |": "test_readme.py, test_step_times_are_those_of_the_log_and_the_command",
 }
 

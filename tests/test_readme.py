@@ -318,6 +318,8 @@ CODE = [
     for folder in FOLDERS
     for code in blocks(f"{folder}/README.md", "python")
     if re.search(r"^from \w+ import", code, flags=re.M)
+    and re.search(r"^model = ", code, flags=re.M)
+    and "print(" not in code  # in test_pages.py
     and "load_model" not in code  # which uses a run
     and "setrecursionlimit" not in code  # tested by itself below
     and "load_imagenet_weights" not in code  # in test_imagenet_weights.py
@@ -335,7 +337,7 @@ def test_code_of_a_folders_readme_builds_what_it_says(folder, code, monkeypatch)
         for name in modules & set(sys.modules):
             del sys.modules[name]
     model = namespace["model"]
-    size = 128 if folder == "rcnn" else 32
+    size = int(re.search(r"\((\d+), \1, 3\)", code)[1])
     assert model.count_params() and model.inputs[0].shape == (None, size, size, 3)
     if claimed := re.search(r"# ([\d,]+) trainable", code):
         assert sum(v.numpy().size for v in model.trainable_variables) == int(claimed[1].replace(",", ""))
