@@ -1,6 +1,6 @@
 """What do centered anchors and the released loss give Faster R-CNN? Train it with the mistakes that it once had.
 
-    python tests/rcnn_ablation.py VARIANT --data data/cifar10-jpeg --scenes 1667 --output runs/ablation/VARIANT
+    python tests/rcnn_ablation.py VARIANT --data data/cifar10-jpeg --joint --scenes 1667 --output runs/ablation/VARIANT
 
 VARIANT is now, off_center (anchors 6 pixels to the right of and below their cells), mean (the box loss of the region
 proposal network a mean over the positive anchors, as often said, in place of a sum divided by all 256 that count), or
