@@ -7,6 +7,7 @@ import re
 import sys
 
 import numpy as np
+import overview
 import pages
 import pytest
 import tables
@@ -219,6 +220,17 @@ def test_a_row_of_all_columns_of_a_run():
     assert "| [vgg](vgg) | 2014 | vgg8_cifar10 | 551,466 | 38.9M | 128 | 0.1 |" in text
     assert "| [autoencoder](autoencoder) | 2006 | autoencoder_cifar10 | 59,171 | | 64 | 0.01 |" in text
     assert set(tables.IDEAS) == set(FOLDERS)
+
+
+def test_the_picture_of_the_front_page_shows_the_logs():
+    """A point for each folder, above the multiply-adds of the table, at the test accuracy of the log."""
+    points = overview.points()
+    figure = overview.overview(points)
+    places = np.concatenate([np.asarray(dots.get_offsets()) for dots in figure.axes[0].collections])
+    for (folder, name, operations, parameters, _), (x, y) in zip(points, places, strict=True):
+        log = json.loads((ROOT / folder / "results" / "results.json").read_text())
+        assert (name, parameters) == (log["model"], log["parameters"]) and y == 100 * log["test_accuracy"]
+        assert f"| {parameters:,} | {x:.1f}M | {log['test_accuracy']:.2%} |" in TEXTS["README.md"], operations
 
 
 def test_other_values_of_metaparameters():

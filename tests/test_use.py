@@ -92,8 +92,8 @@ def test_every_title_is_plain_text(monkeypatch, tmp_path):
     figures = load("vgg/figures.py")
     names = [f"a$_$b {i}" for i in range(10)]
     images, labels = np.zeros((3, 32, 32, 3), "uint8"), np.array([0, 1, 2])
-    drawn = figures.confident_mistakes(images, labels, np.eye(10)[labels[::-1]], names), figures.confusions(labels, labels, names)
-    for figure in drawn:
+    mistakes = figures.confident_mistakes(images, labels, np.eye(10)[labels[::-1]], names)
+    for figure in (mistakes, figures.confusions(labels, labels, names)):
         figure.suptitle("$_$", parse_math=False)
         figure.savefig(tmp_path / "picture.png")
 
