@@ -89,8 +89,8 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
     flag("--limit", metavar="N", type=whole(1), help="train on N images, test on at most N; default: all")
     flag("--seed", metavar="N", type=whole(0, 2**32 - 1), default=0,
          help="default 0; decides the split and all random numbers")
-    flag("--data-name", metavar="TEXT", help="what the titles of the pictures call the images; default CIFAR-10 or so")
-    flag("--output", metavar="DIR", type=Path, help="default runs/NAME or runs/NAME_synthetic: a folder for this run")
+    flag("--data-name", metavar="TEXT", help="of the images, in titles; default as --data says")
+    flag("--output", metavar="DIR", type=Path, help="default runs/NAME or runs/NAME_synthetic")
     flag("--overwrite", action="store_true", help="replace the run in DIR; default: resume it")
     return parser
 

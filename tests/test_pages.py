@@ -215,10 +215,12 @@ def test_results_of_several_seeds_are_their_mean_and_deviation():
 
 def test_a_row_of_all_columns_of_a_run():
     """Whose multiply-adds are there only as long as the network is the one that ran."""
+    log = json.loads((ROOT / "vgg" / "results" / "results.json").read_text())
+    assert tables.operations_of(log) == "38.9M" and tables.operations_of(log | {"parameters": 1}) == ""
     columns = "folder, year, network, parameters, multiply-adds, batch size, learning rate"
     text = made("README.md", f"<!-- results vgg/results autoencoder/results : {columns} -->", "<!-- end -->")
     assert "| [vgg](vgg) | 2014 | vgg8_cifar10 | 551,466 | 38.9M | 128 | 0.1 |" in text
-    assert "| [autoencoder](autoencoder) | 2006 | autoencoder_cifar10 | 59,171 | | 64 | 0.01 |" in text
+    assert "| [autoencoder](autoencoder) | 2006 | autoencoder_cifar10 | 49,027 | 2.73M | 64 | 0.01 |" in text
     assert set(tables.IDEAS) == set(FOLDERS)
 
 

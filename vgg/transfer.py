@@ -33,8 +33,8 @@ def command_line(parser, published, epochs, learning_rate):
     flag("--image-size", metavar="N", type=run.whole(1),
          help="of photos, if FOLDER has a subfolder of them for each class; default 32, or that of --weights")
     flag("--weights", metavar="imagenet|RUN",
-         help="default random; imagenet: published ones; RUN: those of a finished run; then the defaults are two steps "
-         f"of {epochs} epochs each, the first at {learning_rate}")
+         help="default random; imagenet: published; RUN: of a finished run; then "
+         f"by default two steps of {epochs} epochs, at first {learning_rate}")
     given, _ = parser.parse_known_args()  # now, since run.parse compares the flags with those of an earlier run
     if given.weights:
         parser.set_defaults(epochs=epochs, learning_rate=learning_rate)
