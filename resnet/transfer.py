@@ -31,7 +31,7 @@ def command_line(parser, published, epochs, learning_rate):
     """
     flag = parser.add_argument
     flag("--image-size", metavar="N", type=run.whole(1),
-         help="of photos, if FOLDER has a subfolder of them for each class; default 32, or that of --weights")
+         help="of photos; default 32, or that of --weights")
     flag("--weights", metavar="imagenet|RUN",
          help="default random; imagenet: published; RUN: of a finished run; then "
          f"by default two steps of {epochs} epochs, at first {learning_rate}")
