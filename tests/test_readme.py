@@ -95,6 +95,7 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
     rcnn = {
         "python rcnn/benchmark.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data data/cifar10-jpeg",
         "python rcnn/detect.py runs/faster_rcnn holiday.jpg --size 256",
+        "python tests/rcnn_ablation.py now --data data/cifar10-jpeg --joint --scenes 1667 --output runs/ablation/now",
     }
     tests = {"pip install -r requirements.txt", "python -m pytest", 'python -m pytest -m ""'}
     variables = "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:9876 KERAS_DISTRIBUTION_NUM_PROCESSES=2"
