@@ -9,7 +9,7 @@ To resume an interrupted run, repeat the command.
 
 import run
 
-from keras import Input, Model, layers, losses, optimizers, regularizers, utils
+from keras import Input, Model, layers, losses, ops, optimizers, random, regularizers, utils
 
 import data
 import figures
@@ -58,15 +58,45 @@ def pre_stem(images, mean, variance):
 
 
 # Copied from vgg/train.py
-def augmentation(x, shift=4.5 / 32):
+class RandomShift(layers.Layer):
+    """Pad each image with zeros and crop it at random to its own size: (N, H, W, C), the same shape.
+
+    Keras' RandomCrop crops all images of a batch alike; its RandomTranslation takes most of a training step on JAX
+    and on PyTorch.
+
+    Args:
+        share: the padding, as a share of height and width.
+    """
+
+    def __init__(self, share, **kwargs):
+        super().__init__(**kwargs)
+        self.share, self.seeds = share, random.SeedGenerator()
+
+    def call(self, x, training=False):
+        """Shift rows, then columns, in training; else do nothing."""
+        if not training:
+            return x
+        n, height, width, _ = ops.shape(x)
+        for size in (height, width):
+            padding = round(self.share * size)
+            x = ops.pad(x, ((0, 0), (padding, padding), (0, 0), (0, 0)))
+            first = random.randint((n, 1), 0, 2 * padding + 1, seed=self.seeds)  # in each padded image
+            rows = ops.arange(n)[:, None] * (size + 2 * padding) + first + ops.arange(size)  # (N, size), in the batch
+            x = ops.take(ops.reshape(x, (-1, *x.shape[2:])), rows, axis=0)
+            x = ops.transpose(x, (0, 2, 1, 3))  # rows become columns, and after the second time rows again
+        return x
+
+
+# Copied from vgg/train.py
+def augmentation(x, shift=4 / 32):
     """Flip half of the images and shift all: (N, H, W, C), the same shape. He et al. 2015, section 4.2.
 
     Args:
         x: normalized images, so that the zeros that fill the border are the mean color.
-        shift: the share of height and width; 4.5 of 32 rounds to -4 ... 4 pixels alike, as padding and cropping does.
+        shift: the share of height and width by which an image is shifted at most; 4 of 32 pixels.
     """
     x = layers.RandomFlip("horizontal")(x)
-    return layers.RandomTranslation(shift, shift, fill_mode="constant", interpolation="nearest")(x)
+    return RandomShift(shift)(x)
 
 
 @run.errors_as_sentences
