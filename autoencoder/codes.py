@@ -114,7 +114,7 @@ def between(model, network, left, right, n_points=10):
         n_points: how many images, from the reconstruction of the left one to that of the right.
     """
     normalized = model.get_layer("normalization")(np.stack([left, right]))
-    ends = network.get_layer("encoder")(normalized)
+    ends = ops.convert_to_numpy(network.get_layer("encoder")(normalized))
     share = np.linspace(0, 1, n_points, dtype="float32").reshape(-1, 1, 1, 1)
     points = (1 - share) * ends[:1] + share * ends[1:]  # (n_points, H / 2^layers, W / 2^layers, depth of the code)
     images = model.get_layer("restore")(network.get_layer("decoder")(points))

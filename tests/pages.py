@@ -182,7 +182,8 @@ def outputs(page, text):
     with inside((ROOT / page).parent):
         for i, start in wanted.items():
             run(i)
-            printed[start] = done[i].getvalue().rstrip("\n") + "\n"
+            text = re.sub(r"torch\.Size\(\[(.*?)\]\)", r"(\1)", done[i].getvalue())  # as on the other backends
+            printed[start] = text.rstrip("\n") + "\n"
     return printed
 
 

@@ -103,7 +103,10 @@ def network(path, label):
     if changes:
         return changed(path, name, input_shape, n_classes, changes)
     model, _ = whole(path, name, input_shape, n_classes)  # which other tests look at, too
-    return keras.Model(model.input, model.output["main"]) if path in WITH_AUXILIARY else model
+    if path not in WITH_AUXILIARY:
+        return model
+    with without_numbers():
+        return keras.Model(model.input, model.output["main"])
 
 
 WITH_AUXILIARY = ("inception/inception_v1.py", "inception/inception_v3.py")
@@ -300,7 +303,8 @@ def stages_of(path, model):
         if stage == last:
             counts = parameters(model), multiply_adds(model)
         else:
-            upto = keras.Model(cut.input, tensors)
+            with without_numbers():
+                upto = keras.Model(cut.input, tensors)
             counts = parameters(upto), times * multiply_adds(upto)
         found.append((stage, tensors, *(n - m for n, m in zip(counts, before, strict=True))))
         before = counts

@@ -146,6 +146,7 @@ def refused(monkeypatch, capsys, *flags, folder="vgg"):
     return capsys.readouterr().err.strip().split("\n")[-1]
 
 
+@needs_jax
 @pytest.mark.parametrize(
     "address, number, n, sentence",
     [

@@ -148,7 +148,7 @@ def test_vgg_of_other_classes_takes_all_dense_layers_but_the_last():
     module, network = built("vgg16", 32, 7)
     last = network.layers[-1].get_weights()
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         module.load_imagenet_weights(network, source_of("vgg16"))
     np.testing.assert_array_equal(network.layers[-1].get_weights()[0], last[0])
     expected = features_of(source_of("vgg16"), PREPROCESS[VGG](pixels(32)))
