@@ -13,15 +13,16 @@ arXiv:1409.1556, table 1, configurations A, B, D and E.
     classifier    (  7,   7, 512) -> (1000,)           dense 4096, 4096, 1000
 
     vgg8_cifar10
-    stem          ( 32,  32,   3) -> ( 32,  32,  32)   the first convolution of group 1
-    group 1       ( 32,  32,  32) -> ( 16,  16,  32)   1 more convolution, max pooling
-    group 2       ( 16,  16,  32) -> (  8,   8,  64)   2 convolutions, max pooling
-    group 3       (  8,   8,  64) -> (  4,   4, 128)   2 convolutions, max pooling
-    classifier    (  4,   4, 128) -> (10,)             dense 128, 10
+    stem          ( 32,  32,   3) -> ( 32,  32,  48)   the only convolution of group 1
+    group 1       ( 32,  32,  48) -> ( 16,  16,  48)   max pooling
+    group 2       ( 16,  16,  48) -> (  8,   8,  96)   2 convolutions, max pooling
+    group 3       (  8,   8,  96) -> (  4,   4, 192)   2 convolutions, max pooling
+    group 4       (  4,   4, 192) -> (  2,   2, 192)   2 convolutions, max pooling
+    classifier    (  2,   2, 192) -> (10,)             dense 10
 
 Trainable parameters: vgg11 132,863,336, vgg13 133,047,848, vgg16 138,357,544, vgg19 143,667,240 (the paper, table 2:
 133, 133, 138 and 144 million); vgg11_bn 132,868,840, vgg13_bn 133,053,736, vgg16_bn 138,365,992, vgg19_bn 143,678,248;
-vgg16_cifar10 14,728,266, vgg8_cifar10 551,466.
+vgg16_cifar10 14,728,266, vgg8_cifar10 1,297,642.
 Differs from the paper: the initial weights are He-normal, with which the deep networks train from scratch; the paper
 starts them from the trained layers of vgg11. The paper has neither batch normalization nor CIFAR-10: the _bn networks
 are torchvision's, whose convolutions keep their biases; the _cifar10 networks apply the same pattern to 32x32 images.
@@ -64,10 +65,11 @@ METAPARAMETERS = {
     "vgg16_cifar10": {"groups": D, "batch_normalization": True, "n_units": ()},
     "vgg8_cifar10": {
         "groups": (
-            {"n_layers": 2, "n_filters": 32}, {"n_layers": 2, "n_filters": 64}, {"n_layers": 2, "n_filters": 128},
+            {"n_layers": 1, "n_filters": 48}, {"n_layers": 2, "n_filters": 96}, {"n_layers": 2, "n_filters": 192},
+            {"n_layers": 2, "n_filters": 192},
         ),
         "batch_normalization": True,
-        "n_units": (128,),
+        "n_units": (),
     },
 }
 
@@ -251,7 +253,7 @@ def float32_copy(model, size):
     def in_float32(layer):
         return layer.from_config(layer.get_config() | {"dtype": "float32"})
 
-    with device("cpu"):
+    with device("cpu:0"):
         copy = models.clone_model(model, Input((*size, 3)), in_float32)
         copy.set_weights(model.get_weights())
     return copy
@@ -305,7 +307,7 @@ def check_features(model, image, source, source_image):
         ValueError: the features differ by 1e-4 of the largest or more.
     """
     source = float32_copy(source, source_image.shape[1:3])
-    with device("cpu"):
+    with device("cpu:0"):
         features = ops.convert_to_numpy(model(image, training=False))
         expected = ops.convert_to_numpy(source(source_image, training=False))
     difference = abs(features - expected).max() / abs(expected).max()

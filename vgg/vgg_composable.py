@@ -68,10 +68,11 @@ class VGG:
         "vgg16_cifar10": {"groups": D, "batch_normalization": True, "n_units": ()},
         "vgg8_cifar10": {
             "groups": (
-                {"n_layers": 2, "n_filters": 32}, {"n_layers": 2, "n_filters": 64}, {"n_layers": 2, "n_filters": 128},
+                {"n_layers": 1, "n_filters": 48}, {"n_layers": 2, "n_filters": 96}, {"n_layers": 2, "n_filters": 192},
+                {"n_layers": 2, "n_filters": 192},
             ),
             "batch_normalization": True,
-            "n_units": (128,),
+            "n_units": (),
         },
     }
 
