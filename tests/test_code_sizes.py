@@ -46,6 +46,7 @@ def pca_psnr(splits, n_numbers):
     return -10 * np.log10(((restored.clip(0, 1) - validation) ** 2).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_an_experiment_that_is_interrupted_and_repeated_is_that_of_a_whole_one(monkeypatch, capsys, tmp_path):
     """And what it measures is what numpy makes of its logs and of the images."""

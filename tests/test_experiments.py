@@ -137,12 +137,12 @@ def test_the_table_has_means_and_standard_errors_of_the_last_epoch():
 @pytest.mark.usefixtures("eagerly")
 def test_every_experiment_runs(script, monkeypatch, tmp_path):
     """With its own networks, of as many parameters as are counted elsewhere."""
-    run(load(script), monkeypatch, tmp_path, "--data", "synthetic", "--limit", 200, "--epochs", 1, "--seeds", 2)
+    run(load(script), monkeypatch, tmp_path, "--data", "synthetic", "--limit", 20, "--epochs", 1, "--seeds", 1)
     assert WRITTEN <= {path.name for path in tmp_path.iterdir()}
     networks = json.loads((tmp_path / "results.json").read_text())["networks"]
     assert {name: found["parameters"] for name, found in networks.items()} == NETWORKS[script]
     rows = measurements(tmp_path)
-    assert [row["network"] for row in rows] == 2 * list(networks)
+    assert [row["network"] for row in rows] == list(networks)
     assert all(0 <= float(row[key]) <= 100 for row in rows for key in ("training_error", "validation_error"))
     assert not list(tmp_path.glob("*/model.keras"))  # the histories are all that is kept
 

@@ -68,8 +68,8 @@ def made(page, *lines):
 
 # A part, and a figure or word in it; each as it is, and wrong.
 PARTS = [
-    ("vgg/README.md", "stages vgg vgg8_cifar10", "551,466", "551,467"),
-    ("vgg/README.md", "networks vgg vgg8_cifar10 : network, multiply-adds", "38.9M", "38.8M"),
+    ("vgg/README.md", "stages vgg vgg8_cifar10", "1,297,642", "1,297,643"),
+    ("vgg/README.md", "networks vgg vgg8_cifar10 : network, multiply-adds", "75.6M", "75.5M"),
     ("vgg/README.md", "results results : test accuracy, minutes", "84.83%", "84.84%"),
     ("vgg/README.md", "code vgg conv_relu", "layers.ReLU()(x)", "layers.LeakyReLU()(x)"),
     ("resnext/README.md", "include results/step_times.txt", "1.307", "1.308"),
@@ -216,10 +216,10 @@ def test_results_of_several_seeds_are_their_mean_and_deviation():
 def test_a_row_of_all_columns_of_a_run():
     """Whose multiply-adds are there only as long as the network is the one that ran."""
     log = json.loads((ROOT / "vgg" / "results" / "results.json").read_text())
-    assert tables.operations_of(log) == "38.9M" and tables.operations_of(log | {"parameters": 1}) == ""
+    assert tables.operations_of(log) == "75.6M" and tables.operations_of(log | {"parameters": 1}) == ""
     columns = "folder, year, network, parameters, multiply-adds, batch size, learning rate"
     text = made("README.md", f"<!-- results vgg/results autoencoder/results : {columns} -->", "<!-- end -->")
-    assert "| [vgg](vgg) | 2014 | vgg8_cifar10 | 551,466 | 38.9M | 128 | 0.1 |" in text
+    assert "| [vgg](vgg) | 2014 | vgg8_cifar10 | 1,297,642 | 75.6M | 128 | 0.1 |" in text
     assert "| [autoencoder](autoencoder) | 2006 | autoencoder_cifar10 | 49,027 | 2.73M | 64 | 0.01 |" in text
     assert set(tables.IDEAS) == set(FOLDERS)
 
@@ -248,7 +248,7 @@ def test_other_values_of_metaparameters():
 def test_one_cell_within_a_sentence():
     sentence = "It has <!-- networks vgg vgg8_cifar10 : trainable parameters -->?<!-- end --> parameters."
     text = pages.made("vgg/README.md", sentence)
-    assert text == sentence.replace("?", "551,466") and pages.made("vgg/README.md", text) == text
+    assert text == sentence.replace("?", "1,297,642") and pages.made("vgg/README.md", text) == text
 
 
 def test_networks_that_take_long_are_left_to_the_slow_tests():
@@ -258,7 +258,7 @@ def test_networks_that_take_long_are_left_to_the_slow_tests():
     rows = ("| vgg19 | 1x1 | 7 |", "| vgg8_cifar10 | 1x1 | 7 |", "<!-- end -->")
     text = pages.made(page, "\n".join((*lines, *rows)), quick=True)
     assert "| vgg19 | 224x224, 1000 classes | 7 | 19.6G | 25.5% |" in text  # a column that is new is made
-    assert "| vgg8_cifar10 | 32x32, 10 classes | 551,466 | 38.9M | |" in text
+    assert "| vgg8_cifar10 | 32x32, 10 classes | 1,297,642 | 75.6M | |" in text
     stages = "<!-- stages vgg vgg19 -->\nas it is\n<!-- end -->"
     assert pages.made(page, stages, quick=True) == stages
     assert PARAMETERS["vgg19"][0] == 143_667_240 and "143,667,240" in pages.made(page, stages)
@@ -316,10 +316,10 @@ def test_check_finds_a_wrong_figure_and_the_command_mends_it(monkeypatch, capsys
 
     page, right = tmp_path / "vgg" / "README.md", TEXTS["vgg/README.md"]
     assert run("--check") == (0, ("", ""))
-    page.write_text(right.replace("551,466", "551,467"))
+    page.write_text(right.replace("1,297,642", "1,297,643"))
     code, (printed, _) = run("--check")
     assert code == 1 and page.read_text() != right
-    assert re.search(r"^-.*551,467", printed, flags=re.M) and re.search(r"^\+.*551,466", printed, flags=re.M)
+    assert re.search(r"^-.*1,297,643", printed, flags=re.M) and re.search(r"^\+.*1,297,642", printed, flags=re.M)
     code, (printed, _) = run()
     assert code == 0 and page.read_text() == right and printed == "vgg/README.md is new.\n"
 

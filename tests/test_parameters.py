@@ -16,11 +16,11 @@ IMAGENET, INCEPTION_V3, CIFAR10 = ((224, 224, 3), 1000), ((299, 299, 3), 1000), 
 SQUEEZENET = ((227, 227, 3), 1000)
 
 # A 3x3 convolution with bias and batch normalization has 9 c_in c_out + 3 c_out parameters.
-VGG8_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)))
+VGG8 = ((3, 48), (48, 96), (96, 96), (96, 192), (192, 192), (192, 192), (192, 192))
+VGG8 = sum(9 * a * b + 3 * b for a, b in VGG8) + (2 * 2 * 192 + 1) * 10
 FC6 = (4 * 4 * 192 + 1) * 256 + 2 * 256  # with batch normalization
 RCNN_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 96), (96, 96), (96, 192), (192, 192)))
 RPN = (9 * 192 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
-VGG8 = VGG8_STEM + (4 * 4 * 128 + 1) * 128 + (128 + 1) * 10
 # Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
 SHORTCUTS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
 WIDE = sum(9 * a * b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))  # the stem and what changes the width
