@@ -400,7 +400,7 @@ def load_imagenet_weights(model, source=None):
 
     Args:
         model: of `build`; it takes images normalized with IMAGENET_MEAN and IMAGENET_VARIANCE.
-        source: a InceptionV3 of keras.applications, of any image size, with `include_top` or without; None
+        source: an InceptionV3 of keras.applications, of any image size, with `include_top` or without; None
             is the one published, of ImageNet, which Keras downloads.
 
     Raises:

@@ -253,7 +253,7 @@ def float32_copy(model, size):
     def in_float32(layer):
         return layer.from_config(layer.get_config() | {"dtype": "float32"})
 
-    with device("cpu:0"):
+    with device("cpu"):
         copy = models.clone_model(model, Input((*size, 3)), in_float32)
         copy.set_weights(model.get_weights())
     return copy
@@ -307,7 +307,7 @@ def check_features(model, image, source, source_image):
         ValueError: the features differ by 1e-4 of the largest or more.
     """
     source = float32_copy(source, source_image.shape[1:3])
-    with device("cpu:0"):
+    with device("cpu"):
         features = ops.convert_to_numpy(model(image, training=False))
         expected = ops.convert_to_numpy(source(source_image, training=False))
     difference = abs(features - expected).max() / abs(expected).max()
