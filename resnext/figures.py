@@ -98,7 +98,7 @@ def maps_of_stages(model, network, image):
         axes.axis("off")
     rows[0, 0].imshow(image[0])
     for row, stage, output in zip(rows, stages, keras.tree.flatten(outputs), strict=True):
-        maps = keras.ops.convert_to_numpy(output)[0]  # (H, W, C)
+        maps = keras.ops.convert_to_numpy(output)[0].astype("float32")  # (H, W, C)
         strongest = maps.mean((0, 1)).argsort()[::-1][:N_CHANNELS]
         for axes, channel in zip(row[1:], strongest, strict=False):
             axes.imshow(maps[..., channel], cmap="viridis")

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # `python -m tests.overview` fin
 from counting import multiply_adds
 from folders import CLASSIFIERS, ROOT
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 from tables import network
 from test_parameters import NAMES
 
@@ -44,6 +45,10 @@ def overview(points):
         text, offset = f"{name.removesuffix('_cifar10')}, {parameters / 1e6:.2f}M", (0, -22 if covered else 14)
         place = operations / 1e6, accuracy
         axes.annotate(text, place, offset, textcoords="offset points", ha="center", fontsize=9)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator((10, 15, 20, 30, 50, 80)))
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="millions of multiply-adds for an image", ylabel="percent of the test images",
              title="CIFAR-10 (JPEG copy), the default network of each folder; areas: parameters")
     axes.margins(0.15, 0.2)

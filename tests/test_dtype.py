@@ -64,6 +64,24 @@ def test_augmentation_shifts_by_whole_pixels_in_large_images_too(dtype):
     assert (shifted[0] != images).any()
 
 
+def test_feature_maps_are_chosen_by_means_of_full_precision():
+    """The mean of 1,024 values in bfloat16 is often off by more than two maps differ."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.utils.set_random_seed(0)
+    module, figures = load("vgg/vgg.py"), load("vgg/figures.py")
+    network = module.build({"groups": ({"n_layers": 1, "n_filters": 48},), "n_units": ()}, (32, 32, 3), 10)
+    inputs = keras.Input((32, 32, 3))
+    normalization = keras.layers.Normalization(mean=100.0, variance=50.0**2, name="normalization")
+    model = keras.Model(inputs, network(normalization(inputs)))
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), dtype="uint8")
+    figure = figures.maps_of_stages(model, network, image)
+    stem = keras.Model(network.input, network.get_layer("stem").output)(normalization(image))
+    maps = keras.ops.convert_to_numpy(keras.ops.cast(stem, "float32"))[0]
+    means = maps.mean((0, 1), dtype="float64")
+    shown = [axes.images[0].get_array() for axes in figure.axes[1 : 1 + figures.N_CHANNELS]]
+    np.testing.assert_allclose([map_.mean(dtype="float64") for map_ in shown], np.sort(means)[::-1][:10], rtol=1e-6)
+
+
 def check_run(folder, dtype, monkeypatch, tmp_path):
     module = load(f"{folder}/train.py")
     flags, _ = TRAINED[folder](module)
