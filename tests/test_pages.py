@@ -166,7 +166,8 @@ def test_stages_sum_to_the_network_and_have_the_shapes_of_the_header(name):
     path = NAMES[name]
     found = tables.stages_of(path, tables.network(path, name))
     assert sum(row[2] for row in found) == PARAMETERS[name][0]
-    assert all(row[2] > 0 for row in found if row[0] != "learner") and all(row[3] >= 0 for row in found)
+    without = {"learner"} | ({"group_1"} if name == "vgg8_cifar10" else set())  # whose only convolution is the stem
+    assert all(row[2] > 0 for row in found if row[0] not in without) and all(row[3] >= 0 for row in found)
     assert tables.short(sum(row[3] for row in found)) == tables.NETWORK_COLUMNS["multiply-adds"](path, name)
     header = [row for row in shape_tables(path)[name] if row[0] != "auxiliary"]
     shapes = [[tuple(tensor.shape[1:]) for tensor in outputs] for stage, outputs, *_ in found if stage in ends(path)]
