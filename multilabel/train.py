@@ -45,8 +45,8 @@ def pre_stem(images, mean, variance):
 class RandomShift(layers.Layer):
     """Pad each image with zeros and crop it at random to its own size: (N, H, W, C), the same shape.
 
-    Keras' RandomCrop crops all images of a batch alike; its RandomTranslation takes most of a training step on JAX
-    and on PyTorch.
+    Keras' RandomCrop crops all images of a batch alike; its RandomTranslation takes most of a training step on
+    a GPU with JAX.
 
     Args:
         share: the padding, as a share of height and width.
