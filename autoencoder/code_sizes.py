@@ -1,7 +1,7 @@
 """How much is lost with a smaller code? Autoencoders with codes of 64 to 1,024 numbers, beside PCA with as many.
 
     python autoencoder/code_sizes.py --data synthetic --limit 200 --epochs 1 --seeds 1    # seconds
-    python autoencoder/code_sizes.py                                                      # an hour on 2 cores
+    python autoencoder/code_sizes.py                                                      # CIFAR-10
 
 The networks differ in the last layer of the encoder alone, whose filters are the depth of the code. Each is trained as
 by train.py, with the same few seeds; the seed decides the split too, so PCA has an error from seed to seed as well.

@@ -1,7 +1,7 @@
 """What does squeeze-excitation give, and how narrow may its first layer be? Tables 4 and 10 of the paper, section 6.1.
 
     python senet/with_and_without_se.py --data synthetic --limit 500 --epochs 1 --seeds 1    # a minute
-    python senet/with_and_without_se.py                                                      # an hour on 2 cores
+    python senet/with_and_without_se.py                                                      # CIFAR-10
 
 The network for CIFAR-10 that train.py trains without squeeze-excitation, which makes it a ResNet; with it at the ratio
 of 16 that the paper takes; and at 4, where the first dense layer has four times as many units.

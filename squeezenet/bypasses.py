@@ -1,7 +1,7 @@
 """What do the bypasses around the fire blocks give? Section 6 and table 3 of the paper.
 
     python squeezenet/bypasses.py --data synthetic --limit 500 --epochs 1 --seeds 1    # a minute
-    python squeezenet/bypasses.py                                                      # an hour on 2 cores
+    python squeezenet/bypasses.py                                                      # CIFAR-10
 
 The network for CIFAR-10 without bypass, with the simple one, which adds no parameters, and with the complex one, whose
 1x1 convolutions do.

@@ -53,12 +53,12 @@ class RandomShift(layers.Layer):
     a GPU with JAX.
 
     Args:
-        share: the padding, as a share of height and width.
+        shift: the padding, as a share of height and width.
     """
 
-    def __init__(self, share, **kwargs):
+    def __init__(self, shift, **kwargs):
         super().__init__(**kwargs)
-        self.share, self.seeds = share, random.SeedGenerator()
+        self.shift, self.seeds = shift, random.SeedGenerator()
 
     def call(self, x, training=False):
         """Shift rows, then columns, in training; else do nothing."""
@@ -66,7 +66,7 @@ class RandomShift(layers.Layer):
             return x
         n, height, width, _ = ops.shape(x)
         for size in (height, width):
-            padding = round(self.share * size)
+            padding = round(self.shift * size)
             x = ops.pad(x, ((0, 0), (padding, padding), (0, 0), (0, 0)))
             first = random.randint((n, 1), 0, 2 * padding + 1, seed=self.seeds)  # in each padded image
             rows = ops.arange(n)[:, None] * (size + 2 * padding) + first + ops.arange(size)  # (N, size), in the batch

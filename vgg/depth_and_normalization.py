@@ -1,7 +1,7 @@
 """Does a deeper VGG learn more, and what has batch normalization to do with it? Section 4 of the paper, which has none.
 
     python vgg/depth_and_normalization.py --data synthetic --limit 500 --epochs 1 --seeds 1    # a minute
-    python vgg/depth_and_normalization.py                                                      # an hour on 2 cores
+    python vgg/depth_and_normalization.py                                                      # CIFAR-10
 
 Networks of 6, 8 and 11 layers with weights, the last of which is the classifier: three groups of equal filters, more
 convolutions in each. The paper's networks have no batch normalization, and its deeper ones began with the weights of a
