@@ -41,6 +41,7 @@ MOMENTUM = 0.9  # section 6 of Inception v1; in Nesterov's form, as in fb.resnet
 WEIGHT_DECAY = 5e-4  # as in kuangliu/pytorch-cifar, main.py; the papers have no CIFAR-10
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2015 (Inception v3), section 7
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
+SHIFT = 4 / 32  # of height and width; He et al. 2015, section 4.2
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary classifier's loss: section 5 of Inception v1; version 3's code has 0.4
 TRANSFER_EPOCHS = 10  # with --weights, of each of two steps: the classifier alone, then the last group too
 TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of it
@@ -159,7 +160,7 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
     images = Input(network.input_shape[1:], name="images")
     normalized = pre_stem(images, mean, variance)
     kept = Model(images, network(normalized))  # to be used: pixels in, nothing random, no auxiliary classifiers
-    trained = Model(images, with_auxiliary(augmentation(normalized)))
+    trained = Model(images, with_auxiliary(augmentation(normalized, SHIFT)))
 
     for variable in with_auxiliary.trainable_variables:
         if variable.name == "kernel":  # not biases, not batch normalization

@@ -73,6 +73,9 @@ METAPARAMETERS = {
     "resnet14_wide_cifar10": {"stem": WIDE_STEM, "groups": (
         {"n_filters": 32, "n_blocks": 2}, {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
     )},
+    "resnet8_wide_cifar10": {"stem": WIDE_STEM, "groups": (
+        {"n_filters": 32, "n_blocks": 1}, {"n_filters": 64, "n_blocks": 1}, {"n_filters": 128, "n_blocks": 1},
+    )},
     # The paper's plain networks, which it compares with: the same layers without shortcuts (figures 4 and 6).
     "plain18": {"shortcut_type": "none", "groups": (
         {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},

@@ -30,6 +30,7 @@ MOMENTUM = 0.9  # the authors' solver, in Nesterov's form
 WEIGHT_DECAY = 2e-4  # the authors' solver
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2015 (Inception v3), section 7
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
+SHIFT = 4 / 32  # of height and width; He et al. 2015, section 4.2
 TRANSFER_EPOCHS = 10  # with --weights, of each of two steps: the classifier alone, then the last group too
 TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of it
 
@@ -143,7 +144,7 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
     images = Input(network.input_shape[1:], name="images")
     normalized = pre_stem(images, mean, variance)
     kept = Model(images, network(normalized))  # to be used: pixels in, nothing random
-    trained = Model(images, network(augmentation(normalized)))  # the same layers, the same weights
+    trained = Model(images, network(augmentation(normalized, SHIFT)))  # the same layers, the same weights
 
     for variable in network.trainable_variables:
         if variable.name == "kernel":  # not biases, not batch normalization
