@@ -28,11 +28,13 @@ section 4.2 and table 6 for CIFAR-10, where the depth is 6n + 2 with n blocks a 
 Trainable parameters: resnet18 11,689,512, resnet34 21,797,672; for CIFAR-10, with projection and with zero padding:
 resnet20 272,474 and 269,722, resnet32 466,906 and 464,154, resnet44 661,338 and 658,586,
 resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962, resnet1202 19,424,026 and 19,421,274 (the paper,
-table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M, 19.4M); resnet14_wide 696,618 and 685,994. Without shortcuts:
+table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M, 19.4M); resnet14_wide 696,618 and 685,994,
+resnet8_wide 308,650 and 298,026. Without shortcuts:
 plain18 11,515,688, plain34 21,623,848, plain20_cifar10 269,722, plain56_cifar10 853,018.
 Differs from the paper: the shortcut that changes shape is a 1x1 convolution (option B) unless `shortcut_type` is
 "zero_padding" (option A, the paper's choice on CIFAR-10 and in table 2; the new channels come after the old, as in
-fb.resnet.torch). resnet14_wide_cifar10 is not in the paper: n = 2, twice the filters, and a stem that halves the image.
+fb.resnet.torch). resnet14_wide_cifar10 and resnet8_wide_cifar10 are not in the paper: n = 2 and n = 1, twice the
+filters, and a stem that halves the image.
 """
 
 import inspect

@@ -38,7 +38,7 @@ MOMENTUM = 0.9  # section 3.4; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for nine times as many epochs
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2015 (Inception v3), section 7
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; section 4.2 warms up ResNet-110
-SHIFT = 2 / 32  # half of the paper's (section 4.2): fewer epochs, fewer different images to learn
+SHIFT = 2 / 32  # of height and width; half of the paper's (section 4.2), for a fraction of its epochs
 TRANSFER_EPOCHS = 10  # with --weights, of each of two steps: the classifier alone, then the last group too
 TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of it
 

@@ -28,6 +28,7 @@ LEARNING_RATE = 0.1  # the highest that the paper tried
 MOMENTUM = 0.9  # the paper searched 0 to 1 for each layer; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the paper searched 0 to 0.1 for each layer
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
+SHIFT = 4 / 32  # of height and width; He et al. 2015, section 4.2
 
 
 def pre_stem(pair, mean, variance):
@@ -148,7 +149,7 @@ def train(args, splits):
     pair = [Input(x.shape[1:], name=name) for name in ("left", "right")]
     normalized = pre_stem(pair, x.mean((0, 1, 2)), x.var((0, 1, 2)))
     kept = Model(pair, network(normalized))  # to be used: pixels in, nothing random
-    trained = Model(pair, network([augmentation(images) for images in normalized]))  # the same layers, the same weights
+    trained = Model(pair, network([augmentation(images, SHIFT) for images in normalized]))  # the same weights
 
     for variable in network.trainable_variables:  # those of the twin are there once
         if variable.name == "kernel":  # not biases, not batch normalization

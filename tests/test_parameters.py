@@ -23,8 +23,9 @@ RCNN_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 96), (96,
 RPN = (9 * 192 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
 # Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
 SHORTCUTS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
-WIDE = sum(9 * a * b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))  # the stem and what changes the width
-WIDE += sum(n * (9 * c * c + 2 * c) for c, n in ((32, 4), (64, 3), (128, 3))) + SHORTCUTS + (128 + 1) * 10
+WIDE8 = sum(9 * a * b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))  # the stem and what changes the width
+WIDE8 += sum(n * (9 * c * c + 2 * c) for c, n in ((32, 2), (64, 1), (128, 1))) + SHORTCUTS + (128 + 1) * 10
+WIDE = WIDE8 + 2 * sum(9 * c * c + 2 * c for c in (32, 64, 128))  # a block more in each group
 
 
 def convolution(c_in, c_out, area=1):
@@ -154,6 +155,7 @@ PARAMETERS = {
     "resnet1001_v2_cifar10": (10_327_706, *CIFAR10),
     # osmr/imgclsmob (20, 56, 110); counted layer by layer (32, 44)
     "resnet14_wide_cifar10": (WIDE, *CIFAR10),
+    "resnet8_wide_cifar10": (WIDE8, *CIFAR10),
     "resnet20_cifar10": (272_474, *CIFAR10),
     "resnet32_cifar10": (466_906, *CIFAR10),
     "resnet44_cifar10": (661_338, *CIFAR10),
@@ -260,6 +262,7 @@ AUXILIARY = {
 # The CIFAR-10 networks of the paper, whose shortcuts have no parameters.
 ZERO_PADDING = {
     "resnet14_wide_cifar10": WIDE - SHORTCUTS,
+    "resnet8_wide_cifar10": WIDE8 - SHORTCUTS,
     "resnet20_cifar10": 269_722,
     "resnet32_cifar10": 464_154,
     "resnet44_cifar10": 658_586,
