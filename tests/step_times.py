@@ -53,12 +53,18 @@ def step_seconds(path, name):
     model.compile("sgd", "sparse_categorical_crossentropy")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(BATCH_SIZE, 32, 32, 3)).astype("float32"), rng.integers(0, 10, BATCH_SIZE)
-    seconds = []
-    for _ in range(2 + N_STEPS):
-        start = time.perf_counter()
-        model.train_on_batch(x, y)  # returns the loss, so the step is done
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[2:])
+    return shortest(lambda: model.train_on_batch(x, y))[0]  # which returns the loss, so the step is done
+
+
+def shortest(*steps, n_calls=N_STEPS, n_first=2):
+    """Return the seconds of the shortest call of each step, called in turns, without the first calls, which compile."""
+    seconds = [[] for _ in steps]
+    for _ in range(n_first + n_calls):
+        for step, of_step in zip(steps, seconds, strict=True):
+            start = time.perf_counter()
+            step()
+            of_step.append(time.perf_counter() - start)
+    return [min(of_step[n_first:]) for of_step in seconds]
 
 
 if __name__ == "__main__":

@@ -99,8 +99,9 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
     }
     tests = {"pip install -r requirements.txt", "python -m pytest", 'python -m pytest -m ""'}
     variables = "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:9876 KERAS_DISTRIBUTION_NUM_PROCESSES=2"
+    times = {"python resnext/step_times.py", "python -m tests.benchmark --output runs/benchmark"}
     backends = {"pip install keras numpy matplotlib jax", f"export KERAS_BACKEND=jax {variables}"}
-    assert others == tests | clone | photos | rcnn | backends | {"python resnext/step_times.py"}
+    assert others == tests | clone | photos | rcnn | backends | times
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'python -m pytest -m ""' in ci and "-r requirements.txt" in ci
 
