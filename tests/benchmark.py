@@ -81,13 +81,13 @@ def main():
     """Measure what the command line names, print each row when it is known, and write what was found."""
     args = arguments()
     small, large = ({"n_calls": 1, "n_first": 1} if args.quick else {"n_calls": n} for n in (N_CALLS, N_TWIN_CALLS))
-    found, lines = facts(args), ["# How long it takes"]
-    show(lines, f"\n`{found['command']}`, {found['cores']} cores, {found['machine']}, "
+    found, lines = facts(args), []
+    show(lines, f"`{found['command']}`, {found['cores']} cores, {found['machine']}, "
          + ", ".join(f"{name} {version}" for name, version in found["versions"].items()))
 
     folders = [folder for folder in FOLDERS if folder in args.only]
     if folders:
-        show(lines, "\n## The default networks\n")
+        show(lines, "\n**The default networks**\n")
         found["defaults"] = table(lines, DEFAULTS_TABLE, (cost_of_default(folder, small) for folder in folders))
         for row in found["defaults"]:
             if len(row["steps"]) > 1:
@@ -95,14 +95,14 @@ def main():
                 table(lines, STEPS_TABLE, row["steps"])
     twins = [name for name in TWINS if name in args.only]
     if twins:
-        show(lines, f"\n## Beside keras.applications, {TWIN_BATCH} images of {TWIN_SHAPE[0]}x{TWIN_SHAPE[1]} pixels\n")
+        show(lines, f"\n**Beside keras.applications**, {TWIN_BATCH} images of {TWIN_SHAPE[0]}x{TWIN_SHAPE[1]} pixels\n")
         found["twins"] = table(lines, TWINS_TABLE, (beside_twin(name, large) for name in twins))
         means = {what: geometric_mean(row[f"{what}_ratio"] for row in found["twins"]) for what in TIMED}
         found["geometric_mean"] = means
         show(lines, "\nGeometric mean of the ratios: "
              + ", ".join(f"{what} {mean:.3f}" for what, mean in means.items()) + ".")
     if "blocks" in args.only:
-        show(lines, f"\n## More blocks, {BLOCKS_BATCH} images of 32x32 pixels\n")
+        show(lines, f"\n**More blocks**, {BLOCKS_BATCH} images of 32x32 pixels\n")
         found["blocks"] = table(lines, BLOCKS_TABLE, more_blocks(small))
         found["each_further_block"] = each_further_block(found["blocks"])
         for row in found["each_further_block"]:
