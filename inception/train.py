@@ -94,7 +94,7 @@ def augmentation(x, shift=4 / 32):
 
     Args:
         x: normalized images, so that the zeros that fill the border are the mean color.
-        shift: the share of height and width by which an image is shifted at most; 4 of 32 pixels.
+        shift: the share of height and width by which an image is shifted at most; by default 4 of 32 pixels.
     """
     x = layers.RandomFlip("horizontal")(x)
     return RandomShift(shift)(x)
