@@ -25,7 +25,7 @@ from folders import load
 from networks import tiny
 interrupted_at, *flags = sys.argv[1:]
 module = load("vgg/train.py")
-module.augmentation = lambda x: x
+module.augmentation = lambda x, shift: x
 given, _ = tiny("vgg with batch normalization")(module)
 on_epoch_begin = module.run.Epochs.on_epoch_begin
 def begin(callback, epoch, logs=None):
