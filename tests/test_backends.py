@@ -86,6 +86,7 @@ def test_the_shared_files_import_no_tensorflow(name):
     assert "keras" in found and not any(module.startswith("tensorflow") for module in found)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("jax" not in INSTALLED, reason="JAX is not installed")
 def test_the_shared_files_work_where_no_tensorflow_is():
     script = "import sys\nsys.modules['tensorflow'] = None\nsys.path.insert(0, 'vgg')\nimport run, data, report\n"

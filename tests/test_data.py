@@ -84,6 +84,7 @@ def test_spoilt_files_are_named(how, name, binary_files, tmp_path):
     assert said in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_split_is_45000_and_5000_by_the_seed(binary_files):
     splits, classes = data.load(binary_files, seed=3)
     numbers = {}

@@ -94,10 +94,9 @@ def check_run(folder, dtype, monkeypatch, tmp_path):
     assert all(tensor.dtype == "float32" for tensor in keras.tree.flatten(model.output))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize(
-    "folder", [pytest.param(f, marks=() if f == "resnet" else pytest.mark.slow) for f in FOLDERS]
-)
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_a_run_in_bfloat16(folder, monkeypatch, tmp_path):
     check_run(folder, "mixed_bfloat16", monkeypatch, tmp_path)
 

@@ -72,6 +72,7 @@ def measurements(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_an_interrupted_experiment_resumes(monkeypatch, capsys, tmp_path):
     """In the second of two epochs of the second of three trainings; finished ones are not repeated."""

@@ -31,7 +31,7 @@ NETWORKS = {  # name: (module, name in keras.applications, size of the images he
     "densenet169": (DENSENET, "DenseNet169", 64),
     "densenet201": (DENSENET, "DenseNet201", 64),
 }
-FAST = ("vgg16", "resnet50")
+FAST = ("vgg16",)
 FIRST = {path: name for name, (path, _, _) in reversed(NETWORKS.items())}  # of each module
 
 
@@ -212,6 +212,7 @@ def refused(module, network, source, sentence):
         np.testing.assert_array_equal(now, was)
 
 
+@pytest.mark.slow
 def test_version_1_5_is_refused_by_its_features():
     module, network = built("resnet50", 64)
     other = module.build(module.METAPARAMETERS["resnet50_v1_5"], (64, 64, 3), 10)
@@ -219,6 +220,7 @@ def test_version_1_5_is_refused_by_its_features():
     refused(module, other, source_of("resnet50"), r"same network as model, got resnet50: .* differ by 0\.\d")
 
 
+@pytest.mark.slow
 def test_a_variance_does_not_fall_below_zero():
     """Nor could it of keras.applications' epsilon, which is the larger; of a smaller one, the comparison refuses."""
     module, network = built("resnet50", 64)
@@ -239,6 +241,7 @@ def test_a_variance_does_not_fall_below_zero():
         layer.set_weights(weights)
 
 
+@pytest.mark.slow
 def test_other_networks_are_refused():
     module, network = built("vgg16", 32)
     with_batch_normalization = module.build(module.METAPARAMETERS["vgg16_bn"] | {"n_units": ()}, (32, 32, 3), 10)

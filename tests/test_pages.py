@@ -303,6 +303,7 @@ def test_other_comments_are_left_alone():
     assert pages.made("vgg/README.md", text) == text
 
 
+@pytest.mark.slow
 def test_check_finds_a_wrong_figure_and_the_command_mends_it(monkeypatch, capsys, tmp_path):
     """In a copy of a folder, from the command line."""
     copy_tracked(tmp_path, "vgg")

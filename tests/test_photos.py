@@ -339,6 +339,7 @@ def test_mean_and_variance_of_many_photos_are_those_of_a_sample(monkeypatch):
     assert mean == pytest.approx([125] * 3, rel=0.1) and variance == pytest.approx([250**2 / 12] * 3, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_a_run(photos, monkeypatch, capsys, tmp_path):
     module = load("resnet/train.py")
@@ -411,6 +412,7 @@ def test_photos_are_never_all_in_memory(tmp_path):
     assert peaks[1] < 1.3 * peaks[0] < 400 * 64 * 64 * 3
 
 
+@pytest.mark.slow
 def test_the_split_is_the_same_in_every_process(photos):
     """The order depends on nothing that differs between processes, such as the hash of a string."""
     script = f"import data; print(data.load({str(photos)!r}, seed=1)[0]['training'][0].paths.tolist())"

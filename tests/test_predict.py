@@ -30,6 +30,7 @@ def predict(monkeypatch, *arguments):
     module.main()
 
 
+@pytest.mark.slow
 def test_the_five_most_likely_classes(trained, monkeypatch, capsys, tmp_path):
     """In order, with the probabilities that the model gives to the middle of the upright image."""
     model, classes = keras.saving.load_model(trained / "model.keras"), load("vgg/data.py").SYNTHETIC_CLASSES

@@ -42,6 +42,7 @@ def test_what_has_too_low_a_score_is_not_drawn():
     assert not empty.axes[0].lines
 
 
+@pytest.mark.slow
 def test_no_text_covers_another():
     """Six boxes in one corner, and scenes with their objects beside what was found."""
     crowd = record([[100, i, 127, 60 + i] for i in range(6)], [0, 1, 2, 0, 1, 2], np.linspace(1, 0.6, 6))

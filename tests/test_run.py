@@ -106,6 +106,7 @@ def test_help_fits_a_screen_and_says_every_default(folder, monkeypatch, capsys):
     assert "--model" in flags and options.count("default") >= len(flags)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_a_resumed_run_equals_a_whole_one(monkeypatch, capsys, tmp_path):
     main("vgg", monkeypatch, *SHORT, "--output", tmp_path / "whole", module=vgg())

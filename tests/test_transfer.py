@@ -136,6 +136,7 @@ def interrupted(module, epoch_to_interrupt):
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_each_step_resumes(first, photos, monkeypatch, capsys, tmp_path):
     """Interrupted in the first step, between the two, and in the second, it ends as a whole run does."""
@@ -167,6 +168,7 @@ def test_each_step_resumes(first, photos, monkeypatch, capsys, tmp_path):
     assert not (tmp_path / "resumed" / "backup").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_with_the_same_classes_the_classifier_is_kept(first, monkeypatch, tmp_path):
     module = load("resnet/train.py")
