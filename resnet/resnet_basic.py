@@ -19,22 +19,22 @@ section 4.2 and table 6 for CIFAR-10, where the depth is 6n + 2 with n blocks a 
     classifier    (  8,   8,  64) -> (10,)
 
     resnet14_wide_cifar10
-    stem          ( 32,  32,   3) -> ( 16,  16,  32)   3x3 convolution and 3x3 max pooling, strided
-    group 1       ( 16,  16,  32) -> ( 16,  16,  32)   2 blocks
-    group 2       ( 16,  16,  32) -> (  8,   8,  64)   2 blocks, the first strided
-    group 3       (  8,   8,  64) -> (  4,   4, 128)   2 blocks, the first strided
-    classifier    (  4,   4, 128) -> (10,)
+    stem          ( 32,  32,   3) -> ( 16,  16,  48)   3x3 convolution and 3x3 max pooling, strided
+    group 1       ( 16,  16,  48) -> ( 16,  16,  48)   2 blocks
+    group 2       ( 16,  16,  48) -> (  8,   8,  96)   2 blocks, the first strided
+    group 3       (  8,   8,  96) -> (  4,   4, 192)   2 blocks, the first strided
+    classifier    (  4,   4, 192) -> (10,)
 
 Trainable parameters: resnet18 11,689,512, resnet34 21,797,672; for CIFAR-10, with projection and with zero padding:
 resnet20 272,474 and 269,722, resnet32 466,906 and 464,154, resnet44 661,338 and 658,586,
 resnet56 855,770 and 853,018, resnet110 1,730,714 and 1,727,962, resnet1202 19,424,026 and 19,421,274 (the paper,
-table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M, 19.4M); resnet14_wide 696,618 and 685,994,
+table 6: 0.27M, 0.46M, 0.66M, 0.85M, 1.7M, 19.4M); resnet14_wide 1,564,090 and 1,540,474,
 resnet8_wide 308,650 and 298,026. Without shortcuts:
 plain18 11,515,688, plain34 21,623,848, plain20_cifar10 269,722, plain56_cifar10 853,018.
 Differs from the paper: the shortcut that changes shape is a 1x1 convolution (option B) unless `shortcut_type` is
 "zero_padding" (option A, the paper's choice on CIFAR-10 and in table 2; the new channels come after the old, as in
-fb.resnet.torch). resnet14_wide_cifar10 and resnet8_wide_cifar10 are not in the paper: n = 2 and n = 1, twice the
-filters, and a stem that halves the image.
+fb.resnet.torch). resnet14_wide_cifar10 (n = 2, three times the filters) and resnet8_wide_cifar10 (n = 1, twice the
+filters) are not in the paper; their stem halves the image.
 """
 
 import inspect
@@ -43,7 +43,7 @@ from numbers import Integral
 from keras import Input, Model, config, layers, ops
 
 CIFAR10_STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": False}
-WIDE_STEM = {"n_filters": 32, "kernel_size": 3, "strides": 1, "pooling": True}
+WIDE_STEM = {"n_filters": 48, "kernel_size": 3, "strides": 1, "pooling": True}
 
 METAPARAMETERS = {
     "resnet18": {"groups": (
@@ -73,9 +73,9 @@ METAPARAMETERS = {
         {"n_filters": 16, "n_blocks": 200}, {"n_filters": 32, "n_blocks": 200}, {"n_filters": 64, "n_blocks": 200},
     )},
     "resnet14_wide_cifar10": {"stem": WIDE_STEM, "groups": (
-        {"n_filters": 32, "n_blocks": 2}, {"n_filters": 64, "n_blocks": 2}, {"n_filters": 128, "n_blocks": 2},
+        {"n_filters": 48, "n_blocks": 2}, {"n_filters": 96, "n_blocks": 2}, {"n_filters": 192, "n_blocks": 2},
     )},
-    "resnet8_wide_cifar10": {"stem": WIDE_STEM, "groups": (
+    "resnet8_wide_cifar10": {"stem": WIDE_STEM | {"n_filters": 32}, "groups": (
         {"n_filters": 32, "n_blocks": 1}, {"n_filters": 64, "n_blocks": 1}, {"n_filters": 128, "n_blocks": 1},
     )},
     # The paper's plain networks, which it compares with: the same layers without shortcuts (figures 4 and 6).

@@ -126,7 +126,7 @@ def test_without_squeeze_excitation_the_layers_are_those_of_a_resnet():
     """With bottlenecks and without, layer by layer."""
     se_resnet = once("senet/se_resnet.py")
     for name, path, given in (
-        ("resnet14_wide_cifar10", "resnet/resnet_basic.py", ((32, 32, 3), 10)),
+        ("resnet20_cifar10", "resnet/resnet_basic.py", ((32, 32, 3), 10)),
         ("resnet50", "resnet/resnet_v1.py", ((64, 64, 3), 7)),
     ):
         with without_numbers():

@@ -59,14 +59,13 @@ def test_all_outputs_share_one_backbone():
 def test_backbone_is_that_of_resnet():
     """With the same weights, the same network up to the classifier."""
     resnet = load("resnet/resnet_basic.py")
-    theirs = resnet.build(resnet.METAPARAMETERS["resnet14_wide_cifar10"], (32, 32, 3), 10)
+    metaparameters = MODULE.METAPARAMETERS["multilabel_resnet14_wide_cifar10"]
+    theirs, ours = (module.build(metaparameters, (32, 32, 3), 10) for module in (resnet, MODULE))
     random_weights(theirs)
-    ours = MODULE.build(MODULE.METAPARAMETERS["multilabel_resnet14_wide_cifar10"], (32, 32, 3), 10)
     ours.set_weights(theirs.get_weights())
     features = [predict(keras.Model(m.input, m.get_layer("group_3").output), images(2)) for m in (ours, theirs)]
     np.testing.assert_allclose(*features, rtol=1e-5)
-    for name in ("resnet14_wide_cifar10", "resnet20_cifar10"):
-        assert MODULE.METAPARAMETERS[f"multilabel_{name}"] == resnet.METAPARAMETERS[name]
+    assert MODULE.METAPARAMETERS["multilabel_resnet20_cifar10"] == resnet.METAPARAMETERS["resnet20_cifar10"]
 
 
 def test_groups_of_cifar10():

@@ -22,10 +22,18 @@ FC6 = (4 * 4 * 192 + 1) * 256 + 2 * 256  # with batch normalization
 RCNN_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 96), (96, 96), (96, 192), (192, 192)))
 RPN = (9 * 192 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
 # Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
-SHORTCUTS = sum(a * b + 2 * b for a, b in ((32, 64), (64, 128)))
-WIDE8 = sum(9 * a * b + 2 * b for a, b in ((3, 32), (32, 64), (64, 128)))  # the stem and what changes the width
-WIDE8 += sum(n * (9 * c * c + 2 * c) for c, n in ((32, 2), (64, 1), (128, 1))) + SHORTCUTS + (128 + 1) * 10
-WIDE = WIDE8 + 2 * sum(9 * c * c + 2 * c for c in (32, 64, 128))  # a block more in each group
+
+
+def wide(a, b, c, n):
+    """A ResNet of n blocks in each group of a, b and c filters, and the part of its shortcuts."""
+    shortcuts = a * b + 2 * b + b * c + 2 * c
+    widening = sum(9 * i * o + 2 * o for i, o in ((3, a), (a, b), (b, c)))  # the stem and what changes the width
+    others = sum(m * (9 * f * f + 2 * f) for f, m in ((a, 2 * n), (b, 2 * n - 1), (c, 2 * n - 1)))
+    return widening + others + shortcuts + (c + 1) * 10, shortcuts
+
+
+WIDE, SHORTCUTS = wide(48, 96, 192, 2)
+WIDE8, SHORTCUTS8 = wide(32, 64, 128, 1)
 
 
 def convolution(c_in, c_out, area=1):
@@ -122,7 +130,8 @@ def autoencoder(first, second, code):
 
 
 # Two blocks a group.
-SE_WIDE = WIDE + 2 * sum(squeeze_excitation(c) for c in (32, 64, 128))
+NARROWER = wide(32, 64, 128, 2)[0]  # the ResNet in senet and multilabel
+SE_WIDE = NARROWER + 2 * sum(squeeze_excitation(c) for c in (32, 64, 128))
 
 PARAMETERS = {
     # torchvision/models/vgg.py, num_params; the _bn networks keep the biases
@@ -230,7 +239,7 @@ PARAMETERS = {
     "squeezenet_v1_0_complex_bypass": (1_589_672, *SQUEEZENET),
     "squeezenet_cifar10": (1_235_496 - 990 * (512 + 1), *CIFAR10),
     # the ResNets above, with outputs of 10, 3 and 2 for one of 10
-    "multilabel_resnet14_wide_cifar10": (WIDE + 5 * (128 + 1), *CIFAR10),
+    "multilabel_resnet14_wide_cifar10": (NARROWER + 5 * (128 + 1), *CIFAR10),
     "multilabel_resnet20_cifar10": (272_474 + 5 * (64 + 1), *CIFAR10),
     # the sum of the sizes in figure 4 of the paper, as the ports print it; and the sums above
     "siamese_omniglot": (38_951_745, (105, 105, 1), None),
@@ -248,7 +257,7 @@ PARAMETERS = {
     "faster_rcnn_vgg8": (RCNN_STEM + RPN + FC6 + 257 * 5 * 11, (128, 128, 3), 11),
 }
 # Multilabel networks with ten sigmoids: as many as the ResNets with a softmax of ten.
-MULTI_HOT = {"multilabel_resnet14_wide_cifar10": WIDE, "multilabel_resnet20_cifar10": 272_474}
+MULTI_HOT = {"multilabel_resnet14_wide_cifar10": NARROWER, "multilabel_resnet20_cifar10": 272_474}
 # One of the twins of a Siamese network, without the classifier.
 TWINS = {"siamese_omniglot": 38_947_648, "siamese_cifar10": SIAMESE_TWIN}
 # The Inception networks with their auxiliary classifiers.
@@ -262,7 +271,7 @@ AUXILIARY = {
 # The CIFAR-10 networks of the paper, whose shortcuts have no parameters.
 ZERO_PADDING = {
     "resnet14_wide_cifar10": WIDE - SHORTCUTS,
-    "resnet8_wide_cifar10": WIDE8 - SHORTCUTS,
+    "resnet8_wide_cifar10": WIDE8 - SHORTCUTS8,
     "resnet20_cifar10": 269_722,
     "resnet32_cifar10": 464_154,
     "resnet44_cifar10": 658_586,

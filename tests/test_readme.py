@@ -132,7 +132,7 @@ def test_code_of_the_root_readme(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     namespace = {"images": np.zeros((2, 32, 32, 3), "uint8"), "labels": np.zeros(2)}
     exec(use + layer + more, namespace)
-    assert namespace["probabilities"].shape == (2, 10) and namespace["backbone"].output_shape == (None, 4, 4, 128)
+    assert namespace["probabilities"].shape == (2, 10) and namespace["backbone"].output_shape == (None, 4, 4, 192)
 
 
 def test_pasted_functions_run_alone():
