@@ -1,4 +1,4 @@
-"""SqueezeNet v1.0 and v1.1, v1.0 with simple and with complex bypass, and a size for 32x32 images.
+"""SqueezeNet v1.0 and v1.1, v1.0 with simple and with complex bypass, and two networks for 32x32 images.
 
 Paper: Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size",
 arXiv:1602.07360, table 1 and figures 1 and 2; section 5.1 for its own metaparameters, of which `groups_of` makes the
@@ -26,15 +26,16 @@ groups; section 6 for the bypasses.
     classifier    (  3,   3, 512) -> (10,)
 
 Trainable parameters: squeezenet_v1_0 1,248,424, as many with simple bypass, 1,589,672 with complex bypass;
-squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626. At 4 bytes each, v1.0 takes 4.76 MiB, where table 3 prints
-4.8 MB, but with complex bypass 6.06 MiB, where it prints 7.7 MB.
+squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626, squeezenet_bn_cifar10 730,570. At 4 bytes each, v1.0 takes
+4.76 MiB, where table 3 prints 4.8 MB, but with complex bypass 6.06 MiB, where it prints 7.7 MB.
 Differs from the paper: table 1 has images of 224x224, but its 111x111 feature maps after the first convolution need the
 227x227 of the authors' models (forresti/SqueezeNet). Version 1.1 is from these models, released after the paper. Their
 v1.0 pads the last convolution by 1; here no version does, as in torchvision. The 1x1 convolution of a complex bypass
 has a bias and no ReLU; the paper does not mention either. The initial weights are those of the models, Caffe's xavier
 (Keras' lecun_uniform), except in the last convolution: theirs has a deviation of 0.01 and biases of 0, this one
-lecun_uniform and biases of 1. squeezenet_cifar10 is not in the paper: version 1.1 with simple bypass, whose stem
-convolution has no stride.
+lecun_uniform and biases of 1. The _cifar10 networks are not in the paper: version 1.1 with simple bypass, whose stem
+convolution has no stride; squeezenet_bn_cifar10 has batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167)
+after every convolution but the last and those of a complex bypass, in place of its bias.
 """
 
 import inspect
@@ -60,6 +61,10 @@ METAPARAMETERS = {
     "squeezenet_cifar10": {
         "groups": V1_1, "stem": {"n_filters": 64, "kernel_size": 3, "strides": 1}, "bypass": "simple",
     },
+    "squeezenet_bn_cifar10": {
+        "groups": V1_1, "stem": {"n_filters": 64, "kernel_size": 3, "strides": 1}, "bypass": "simple",
+        "batch_normalization": True,
+    },
 }
 
 
@@ -68,8 +73,8 @@ def build(metaparameters, input_shape=(227, 227, 3), n_classes=1000):
 
     Args:
         metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of tuples of fire blocks
-            {"n_squeeze", "n_1x1", "n_3x3"}, and optionally `bypass`, None, "simple" or "complex", `dropout`, and
-            `stem`, a dictionary of the arguments of `stem`.
+            {"n_squeeze", "n_1x1", "n_3x3"}, and optionally the other arguments of `learner`, and `stem`, a dictionary
+            of the arguments of `stem`.
         input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
             last by 2.
         n_classes: at least 2.
@@ -81,19 +86,20 @@ def build(metaparameters, input_shape=(227, 227, 3), n_classes=1000):
         raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
     groups = metaparameters["groups"]
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
+    in_stem = {name: value for name, value in in_learner.items() if name == "batch_normalization"}
     try:
-        of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}))
+        of_stem = inspect.signature(stem).bind(None, **(in_stem | metaparameters.get("stem", {})))
         of_learner = inspect.signature(learner).bind(None, **in_learner)
         in_blocks = [in_block for blocks in groups for in_block in blocks]
         for in_block in in_blocks:
-            inspect.signature(fire_block).bind(None, **in_block, bypass=None)
+            inspect.signature(fire_block).bind(None, **in_block, bypass=None, batch_normalization=False)
         sizes = [n for in_block in in_blocks for n in in_block.values()]
     except TypeError as error:
         raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
     of_stem.apply_defaults()
     of_learner.apply_defaults()
-    _, n_filters, kernel_size, strides = of_stem.args
-    _, _, bypass, _ = of_learner.args
+    _, n_filters, kernel_size, strides, batch_normalization = of_stem.args
+    _, _, bypass, _, _ = of_learner.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
     if not all(groups):
@@ -111,24 +117,24 @@ def build(metaparameters, input_shape=(227, 227, 3), n_classes=1000):
         raise ValueError(f"n_classes must be a whole number of at least 2, got {n_classes!r}")
 
     inputs = Input(input_shape, name="images")
-    x = stem(inputs, n_filters, int(kernel_size), int(strides))
+    x = stem(inputs, n_filters, int(kernel_size), int(strides), batch_normalization)
     x = learner(x, **in_learner)
     outputs = classifier(x, int(n_classes))
     stages = ["stem", *(f"group_{i + 1}" for i in range(len(groups))), "classifier"]
     return named_by_stage(inputs, outputs, stages)
 
 
-def stem(inputs, n_filters=96, kernel_size=7, strides=2):
+def stem(inputs, n_filters=96, kernel_size=7, strides=2, batch_normalization=False):
     """A strided convolution without padding and a strided max pooling: (N, 227, 227, C) -> (N, 55, 55, n_filters).
 
     The CIFAR-10 stem has a 3x3 convolution without strides: (N, 32, 32, C) -> (N, 15, 15, n_filters).
     """
-    x = layers.Conv2D(n_filters, kernel_size, strides, activation="relu", kernel_initializer="lecun_uniform")(inputs)
+    x = conv_relu(inputs, n_filters, kernel_size, strides, "valid", batch_normalization)
     x = max_pooling(x)
     return layers.Identity()(x)  # marks the end of the stem
 
 
-def learner(x, groups, bypass=None, dropout=0.5):
+def learner(x, groups, bypass=None, dropout=0.5, batch_normalization=False):
     """The groups in a row; every group but the last halves height and width.
 
     Args:
@@ -136,17 +142,18 @@ def learner(x, groups, bypass=None, dropout=0.5):
         groups: a tuple of tuples of fire blocks {"n_squeeze", "n_1x1", "n_3x3"}.
         bypass: None, "simple" or "complex", the shortcut around the fire blocks.
         dropout: the share of the last feature maps' values that is dropped in training.
+        batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
         Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_1x1 + n_3x3 of the last block), ready for any head.
     """
     *others, last = groups
     for blocks in others:
-        x = group(x, blocks, bypass)
-    return group(x, last, bypass, pooling=False, dropout=dropout)
+        x = group(x, blocks, bypass, batch_normalization=batch_normalization)
+    return group(x, last, bypass, pooling=False, dropout=dropout, batch_normalization=batch_normalization)
 
 
-def group(x, blocks, bypass=None, pooling=True, dropout=0.5):
+def group(x, blocks, bypass=None, pooling=True, dropout=0.5, batch_normalization=False):
     """Fire blocks, then max pooling, which halves height and width; the last group ends in dropout instead.
 
     Args:
@@ -155,17 +162,18 @@ def group(x, blocks, bypass=None, pooling=True, dropout=0.5):
         bypass: None, "simple" or "complex", the shortcut around the fire blocks.
         pooling: whether max pooling ends the group, or dropout.
         dropout: the share of the values that is dropped in training.
+        batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
         Feature maps (N, H / 2, W / 2, n_1x1 + n_3x3 of the last block), of the last group (N, H, W, n_1x1 + n_3x3).
     """
     for metaparameters in blocks:
-        x = fire_block(x, **metaparameters, bypass=bypass)
+        x = fire_block(x, **metaparameters, bypass=bypass, batch_normalization=batch_normalization)
     x = max_pooling(x) if pooling else layers.Dropout(dropout)(x)
     return layers.Identity()(x)  # marks the end of the group
 
 
-def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None):
+def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None, batch_normalization=False):
     """Squeeze the feature maps to a few, then expand these in two branches: to (N, H, W, n_1x1 + n_3x3). Figure 1.
 
     Args:
@@ -174,11 +182,12 @@ def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None):
         n_1x1, n_3x3: filters of the 1x1 and of the 3x3 convolution that expand.
         bypass: the shortcut around the block (section 6, figure 2). None: there is none. "simple": an identity
             shortcut, if C = n_1x1 + n_3x3, else none. "complex": the same, but a 1x1 convolution in place of none.
+        batch_normalization: whether batch normalization follows each convolution.
     """
     shortcut = x
-    x = conv_relu(x, n_squeeze, 1)  # squeeze: (N, H, W, n_squeeze)
-    expanded_1x1 = conv_relu(x, n_1x1, 1)  # expand
-    expanded_3x3 = conv_relu(x, n_3x3, 3)  # expand
+    x = conv_relu(x, n_squeeze, 1, batch_normalization=batch_normalization)  # squeeze: (N, H, W, n_squeeze)
+    expanded_1x1 = conv_relu(x, n_1x1, 1, batch_normalization=batch_normalization)  # expand
+    expanded_3x3 = conv_relu(x, n_3x3, 3, batch_normalization=batch_normalization)  # expand
     x = layers.Concatenate()([expanded_1x1, expanded_3x3])
     if bypass == "complex" and shortcut.shape[-1] != x.shape[-1]:
         shortcut = layers.Conv2D(x.shape[-1], 1, kernel_initializer="lecun_uniform")(shortcut)  # new shape
@@ -187,9 +196,17 @@ def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None):
     return x
 
 
-def conv_relu(x, n_filters, kernel_size):
-    """Convolution and ReLU, without batch normalization: (N, H, W, C) -> (N, H, W, n_filters)."""
-    x = layers.Conv2D(n_filters, kernel_size, padding="same", kernel_initializer="lecun_uniform")(x)
+def conv_relu(x, n_filters, kernel_size, strides=1, padding="same", batch_normalization=False):
+    """Convolution, optionally batch normalization, and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters).
+
+    Where batch normalization follows, the convolution has no bias. With "valid" padding the borders are cut off.
+    """
+    use_bias = not batch_normalization
+    x = layers.Conv2D(
+        n_filters, kernel_size, strides, padding, use_bias=use_bias, kernel_initializer="lecun_uniform"
+    )(x)
+    if batch_normalization:
+        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
     return layers.ReLU()(x)
 
 

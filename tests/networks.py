@@ -112,6 +112,9 @@ SMALL = {  # name: (module, metaparameters)
     ),
     "squeezenet": ("squeezenet/squeezenet.py", FIRES),
     "squeezenet with simple bypass": ("squeezenet/squeezenet.py", FIRES | {"bypass": "simple"}),
+    "squeezenet with batch normalization": (
+        "squeezenet/squeezenet.py", FIRES | {"bypass": "simple", "batch_normalization": True},
+    ),
     "squeezenet with complex bypass": ("squeezenet/squeezenet.py", FIRES | {"bypass": "complex", "dropout": 0.2}),
     "multilabel": ("multilabel/multilabel.py", {"groups": GROUPS, "stem": CIFAR10_STEM}),
     "siamese": ("siamese/siamese.py", SIAMESE | {"initial_weights": "koch"}),
@@ -244,7 +247,7 @@ TRAINED = {
     "resnext": tiny("resnext for CIFAR-10"),
     "densenet": tiny("densenet without bottleneck for CIFAR-10"),
     "senet": tiny("se_resnet without bottleneck for CIFAR-10"),
-    "squeezenet": tiny("squeezenet with simple bypass"),
+    "squeezenet": tiny("squeezenet with batch normalization"),
     "multilabel": tiny("multilabel"),
     "siamese": tiny("siamese with batch normalization"),
     "autoencoder": tiny("autoencoder"),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from folders import load
+from test_parameters import FIRE_FILTERS, SQUEEZENET_CIFAR10
 
 WRITTEN = {"measurements.csv", "results.json", "table.md", "errors.png"}
 # A 3x3 convolution with bias, and batch normalization or not, has 9 c_in c_out + c_out or 3 c_out parameters.
@@ -13,7 +14,7 @@ VGG = {
     depth: [(a, b) for c_in, b, n in ((3, 32, n[0]), (32, 64, n[1]), (64, 128, n[2])) for a in (c_in, *(n - 1) * [b])]
     for depth, n in {6: (1, 2, 2), 8: (2, 2, 3), 11: (3, 3, 4)}.items()
 }
-SQUEEZENET = 1_235_496 - 990 * (512 + 1)  # of ten classes, as in test_parameters.py
+SQUEEZENET = SQUEEZENET_CIFAR10 + FIRE_FILTERS
 NETWORKS = {  # {script: {network: parameters}}
     "vgg/depth_and_normalization.py": {
         f"{depth} layers{', batch normalization' * bool(bn)}": sum(9 * a * b + (3 if bn else 1) * b for a, b in pairs)

@@ -399,4 +399,4 @@ def test_batch_normalization_is_the_papers():
             if isinstance(layer, layers.BatchNormalization):
                 assert (layer.momentum, layer.epsilon) == (0.9, epsilon), path
                 seen.add(path)
-    assert seen == set(MODULES) - {"squeezenet/squeezenet.py"}  # whose paper has none
+    assert seen == set(MODULES)

@@ -129,6 +129,10 @@ def autoencoder(first, second, code):
     return encoder + convolution(code, code, 9) + convolution(code, second, 9) + (9 * second + 1) * 3
 
 
+SQUEEZENET_CIFAR10 = 1_235_496 - 990 * (512 + 1)
+# Batch normalization has two parameters a filter in place of a bias: the stem, then squeeze and expand.
+FIRE_FILTERS = 64 + sum(2 * (s + e) for s, e in ((16, 128), (32, 256), (48, 384), (64, 512)))
+
 # Two blocks a group.
 NARROWER = wide(32, 64, 128, 2)[0]  # the ResNet in senet and multilabel
 SE_WIDE = NARROWER + 2 * sum(squeeze_excitation(c) for c in (32, 64, 128))
@@ -237,7 +241,8 @@ PARAMETERS = {
     "squeezenet_v1_1": (1_235_496, *SQUEEZENET),
     "squeezenet_v1_0_simple_bypass": (1_248_424, *SQUEEZENET),
     "squeezenet_v1_0_complex_bypass": (1_589_672, *SQUEEZENET),
-    "squeezenet_cifar10": (1_235_496 - 990 * (512 + 1), *CIFAR10),
+    "squeezenet_cifar10": (SQUEEZENET_CIFAR10, *CIFAR10),
+    "squeezenet_bn_cifar10": (SQUEEZENET_CIFAR10 + FIRE_FILTERS, *CIFAR10),
     # the ResNets above, with outputs of 10, 3 and 2 for one of 10
     "multilabel_resnet14_wide_cifar10": (NARROWER + 5 * (128 + 1), *CIFAR10),
     "multilabel_resnet20_cifar10": (272_474 + 5 * (64 + 1), *CIFAR10),

@@ -51,7 +51,7 @@ def fitted(folder, monkeypatch, tmp_path, *flags):
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if f not in ("autoencoder", "rcnn")])
 def test_what_is_compiled_is_what_the_hyperparameters_say(folder, monkeypatch, tmp_path):
     module, args, model, kept, named = fitted(folder, monkeypatch, tmp_path, "--epochs", "10", "--limit", "900")
-    top, decay = (0.04, 2e-4) if folder == "squeezenet" else (0.1, 5e-4)
+    top, decay = 0.1, 5e-4
     images = 450 if folder == "siamese" else 900  # or pairs of them
     optimizer, steps = model.optimizer, 10 * -(-images // args.batch_size)
     assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.nesterov and optimizer.momentum == 0.9
@@ -129,9 +129,8 @@ def test_a_network_without_batch_normalization_leaves_the_loss_of_a_guess(monkey
 
 
 def test_squeezenet_leaves_the_loss_of_a_guess():
-    """In the log of its run on CIFAR-10; synthetic images would take it a minute."""
+    """In the log of its run on CIFAR-10; synthetic images would take it longer."""
     history = rows(ROOT / "squeezenet" / "results" / "history.csv")
-    assert history[0]["val_accuracy"] > 0.25 and history[0]["val_loss"] < 2.303  # with its weight decay
     assert all(row["val_accuracy"] > 0.25 for row in history)  # and it never comes back
 
 
