@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -40,9 +41,11 @@ def overview(points):
     figure = Figure(figsize=(8.4, 4.6), layout="constrained")
     axes = figure.subplots()
     for color, (_, name, operations, parameters, accuracy) in zip(COLORS, points, strict=True):
-        covered = any(abs(o - operations) < 2e6 and 0 < a - accuracy < 0.6 for *_, o, _, a in points)
-        axes.scatter(operations / 1e6, accuracy, s=parameters / 1500, color=color, alpha=0.7, linewidth=0)
-        text, offset = f"{name.removesuffix('_cifar10')}, {parameters / 1e6:.2f}M", (0, -22 if covered else 14)
+        covered = any(0.7 < o / operations < 1.4 and 0 < a - accuracy < 0.8 for *_, o, _, a in points)
+        area = parameters / 1500  # in square points
+        axes.scatter(operations / 1e6, accuracy, s=area, color=color, alpha=0.7, linewidth=0)
+        radius, text = math.sqrt(area / math.pi), f"{name.removesuffix('_cifar10')}, {parameters / 1e6:.2f}M"
+        offset = 0, -radius - 11 if covered else radius + 4
         place = operations / 1e6, accuracy
         axes.annotate(text, place, offset, textcoords="offset points", ha="center", fontsize=9)
     axes.set_xscale("log")

@@ -184,6 +184,7 @@ def check_files(where, arguments, printed):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.waits_for(command=command("autoencoder", "blocks"))
 def test_the_program_writes_what_it_measures(done):
     found = check_files(*done)

@@ -144,6 +144,7 @@ def test_another_size_and_other_classes_take_all_but_the_classifier(name, includ
     assert predict(network, normalized(module, pixels(size + 11))).shape == (2, 7 if include_top else 10)
 
 
+@pytest.mark.slow
 def test_vgg_of_other_classes_takes_all_dense_layers_but_the_last():
     module, network = built("vgg16", 32, 7)
     last = network.layers[-1].get_weights()
@@ -155,6 +156,7 @@ def test_vgg_of_other_classes_takes_all_dense_layers_but_the_last():
     assert relative(features_of(network, normalized(module, pixels(32))), expected) < 2e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("include_top", [True, False])
 def test_vgg_of_another_size_takes_the_convolutions_and_says_so(include_top):
     source = source_of("vgg16") if include_top else source_of("vgg16", 64, include_top=False)

@@ -71,6 +71,7 @@ def refused(monkeypatch, capsys, *arguments):
     return output.err.strip().split("\n")[-1]
 
 
+@pytest.mark.slow
 def test_what_it_cannot_do(trained, monkeypatch, capsys, tmp_path):
     good, bad = save(tmp_path / "a.png", np.zeros((40, 40, 3), "uint8")), tmp_path / "b.png"
     error = refused(monkeypatch, capsys, tmp_path / "nothing", good)

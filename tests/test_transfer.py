@@ -65,9 +65,8 @@ def observed(module):
     return seen
 
 
-@pytest.mark.parametrize(
-    "folder", [folder if folder == "resnet" else pytest.param(folder, marks=pytest.mark.slow) for folder in CLASSIFIERS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", CLASSIFIERS)
 @pytest.mark.usefixtures("eagerly")
 def test_two_steps(folder, photos, monkeypatch, tmp_path):
     """The classifier, then the last group too at a tenth of the rate; nothing else moves, nor batch normalization."""
@@ -262,6 +261,7 @@ def test_published_weights_are_of_the_networks_that_have_some(folder, monkeypatc
     assert set(module.PUBLISHED) <= set(module.MODELS) and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_published_weights(photos, monkeypatch, capsys, tmp_path):
     """A stand-in for a module with weights: its normalization goes into the model."""
