@@ -3,7 +3,6 @@
 import concurrent.futures
 import functools
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -13,8 +12,6 @@ from pathlib import Path
 import pytest
 from folders import FOLDERS, ROOT, copy_tracked, load, without_graphs
 from networks import TRAINED
-
-WORKER = "PYTEST_XDIST_WORKER" in os.environ  # one of several that share the tests
 
 
 @pytest.fixture
@@ -43,23 +40,10 @@ def command_for(item):
     return mark and (mark.kwargs["command"],)
 
 
-def pytest_configure(config):
-    """Let the workers of `pytest -n 2` take groups of tests, in the order below."""
-    if getattr(config.option, "numprocesses", None):  # which pytest-xdist has
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
-
-
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Let the tests that wait for a command come last.
-
-    Among several workers, what is made once should be made by one of them. So those tests are a group, and come first;
-    those that look at the same trainings are another; and of the others each file.
-    """
-    items.sort(key=lambda item: (command_for(item) is not None) != WORKER)
-    for item in items:
-        group = "trained" if "train" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group("commands" if command_for(item) else group))
+    """Let the tests that wait for a command come last."""
+    items.sort(key=lambda item: command_for(item) is not None)
 
 
 class Beside:
@@ -88,8 +72,8 @@ class Beside:
             process.kill()
 
 
-@pytest.fixture(scope="session")
-def commands(request, tmp_path_factory):
+@pytest.fixture(scope="session", autouse=True)
+def beside(request, tmp_path_factory):
     """Start what the tests of this session will wait for; that of rcnn takes longest."""
     beside, keys = Beside(), filter(None, map(command_for, request.session.items))
     for key in sorted(dict.fromkeys(keys), key=lambda key: "rcnn" not in key):
@@ -98,17 +82,10 @@ def commands(request, tmp_path_factory):
     beside.stop()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def beside(request):
-    """Start it at once, but not with several workers, of which one will need it."""
-    if not WORKER:
-        request.getfixturevalue("commands")
-
-
 @pytest.fixture
-def done(request, commands):
+def done(request, beside):
     """What the command that a test `waits_for` left: (the folder given to it, its arguments, what it printed)."""
-    return commands.started[command_for(request.node)].result()
+    return beside.started[command_for(request.node)].result()
 
 
 @pytest.fixture(params=[pytest.param(folder, marks=pytest.mark.slow) for folder in FOLDERS])
