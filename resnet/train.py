@@ -1,6 +1,6 @@
 """Train a ResNet on CIFAR-10.
 
-    python resnet/train.py --data synthetic --epochs 4    # a minute, no network
+    python resnet/train.py --data synthetic --epochs 4    # a minute or two, no network
     python resnet/train.py                                # CIFAR-10, 50 minutes on 2 cores
     python resnet/train.py --data FOLDER                  # photos, with a subfolder for each class
 

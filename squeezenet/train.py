@@ -1,8 +1,8 @@
 """Train a SqueezeNet on CIFAR-10.
 
-    python squeezenet/train.py --data synthetic --epochs 4    # a minute, no network
-    python squeezenet/train.py                                # CIFAR-10, 45 minutes on 2 cores
-    python squeezenet/train.py --data FOLDER                  # photos, with a subfolder for each class
+    python squeezenet/train.py --data synthetic --epochs 4 --learning-rate 0.02    # a minute or two, no network
+    python squeezenet/train.py                                                     # CIFAR-10, 45 minutes on 2 cores
+    python squeezenet/train.py --data FOLDER                                       # photos, a subfolder for each class
 
 To resume an interrupted run, repeat the command.
 """

@@ -21,11 +21,13 @@ VGG8 = sum(9 * a * b + 3 * b for a, b in VGG8) + (2 * 2 * 192 + 1) * 10
 FC6 = (4 * 4 * 192 + 1) * 256 + 2 * 256  # with batch normalization
 RCNN_STEM = sum(9 * a * b + 3 * b for a, b in ((3, 32), (32, 32), (32, 96), (96, 96), (96, 192), (192, 192)))
 RPN = (9 * 192 + 1) * 128 + 3 * (2 + 4) * (128 + 1)  # with three anchors
-# Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
 
 
 def wide(a, b, c, n):
-    """A ResNet of n blocks in each group of a, b and c filters, and the part of its shortcuts."""
+    """A ResNet of n blocks in each group of a, b and c filters, and the part of its shortcuts.
+
+    Without bias 9 c_in c_out + 2 c_out, and a 1x1 convolution as shortcut c_in c_out + 2 c_out.
+    """
     shortcuts = a * b + 2 * b + b * c + 2 * c
     widening = sum(9 * i * o + 2 * o for i, o in ((3, a), (a, b), (b, c)))  # the stem and what changes the width
     others = sum(m * (9 * f * f + 2 * f) for f, m in ((a, 2 * n), (b, 2 * n - 1), (c, 2 * n - 1)))
