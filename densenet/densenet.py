@@ -4,30 +4,30 @@ Paper: Huang et al. 2017, "Densely Connected Convolutional Networks", arXiv:1608
 
     densenet121
     stem          (224, 224,    3) -> ( 56,  56,   64)   7x7 convolution and 3x3 max pooling, both strided
-    group 1       ( 56,  56,   64) -> ( 28,  28,  128)   dense block of 6, transitional block
-    group 2       ( 28,  28,  128) -> ( 14,  14,  256)   dense block of 12, transitional block
-    group 3       ( 14,  14,  256) -> (  7,   7,  512)   dense block of 24, transitional block
+    group 1       ( 56,  56,   64) -> ( 28,  28,  128)   dense block of 6, transition
+    group 2       ( 28,  28,  128) -> ( 14,  14,  256)   dense block of 12, transition
+    group 3       ( 14,  14,  256) -> (  7,   7,  512)   dense block of 24, transition
     group 4       (  7,   7,  512) -> (  7,   7, 1024)   dense block of 16
     classifier    (  7,   7, 1024) -> (1000,)
 
     densenet40_k12_cifar10
     stem          ( 32,  32,    3) -> ( 32,  32,   16)   3x3 convolution
-    group 1       ( 32,  32,   16) -> ( 16,  16,  160)   dense block of 12, transitional block
-    group 2       ( 16,  16,  160) -> (  8,   8,  304)   dense block of 12, transitional block
+    group 1       ( 32,  32,   16) -> ( 16,  16,  160)   dense block of 12, transition
+    group 2       ( 16,  16,  160) -> (  8,   8,  304)   dense block of 12, transition
     group 3       (  8,   8,  304) -> (  8,   8,  448)   dense block of 12
     classifier    (  8,   8,  448) -> (10,)
 
     densenet_bc40_k12_cifar10
     stem          ( 32,  32,    3) -> ( 32,  32,   24)   3x3 convolution
-    group 1       ( 32,  32,   24) -> ( 16,  16,   48)   dense block of 6, transitional block
-    group 2       ( 16,  16,   48) -> (  8,   8,   60)   dense block of 6, transitional block
+    group 1       ( 32,  32,   24) -> ( 16,  16,   48)   dense block of 6, transition
+    group 2       ( 16,  16,   48) -> (  8,   8,   60)   dense block of 6, transition
     group 3       (  8,   8,   60) -> (  8,   8,  132)   dense block of 6
     classifier    (  8,   8,  132) -> (10,)
 
     densenet_c16_k24_cifar10
     stem          ( 32,  32,    3) -> ( 16,  16,   16)   3x3 convolution and 3x3 max pooling, strided
-    group 1       ( 16,  16,   16) -> (  8,   8,   56)   dense block of 4, transitional block
-    group 2       (  8,   8,   56) -> (  4,   4,   76)   dense block of 4, transitional block
+    group 1       ( 16,  16,   16) -> (  8,   8,   56)   dense block of 4, transition
+    group 2       (  8,   8,   56) -> (  4,   4,   76)   dense block of 4, transition
     group 3       (  4,   4,   76) -> (  4,   4,  172)   dense block of 4
     classifier    (  4,   4,  172) -> (10,)
 
@@ -35,7 +35,7 @@ Trainable parameters: densenet121 7,978,856, densenet161 28,681,000, densenet169
 densenet264 33,337,704; densenet40_k12_cifar10 1,019,722, densenet100_k12_cifar10 6,979,642,
 densenet100_k24_cifar10 27,249,082, densenet_bc40_k12_cifar10 176,122, densenet_bc100_k12_cifar10 769,162,
 densenet_bc250_k24_cifar10 15,324,406, densenet_bc190_k40_cifar10 25,624,430, densenet_c16_k24_cifar10 244,122.
-Differs from the paper: the transitional block has a ReLU, as in the authors' code (liuzhuang13/DenseNet); section 3
+Differs from the paper: the transition has a ReLU, as in the authors' code (liuzhuang13/DenseNet); section 3
 names none. There is no dropout, which the paper has only where it does not augment. densenet161 is in the authors' code
 alone, densenet_bc40_k12_cifar10 and densenet_c16_k24_cifar10 are in neither. The authors' code starts every CIFAR-10
 network with 2 k feature maps; here, as in section 3, those without BC start with 16. densenet264 has 265 layers.
@@ -192,7 +192,7 @@ def learner(x, groups, growth_rate, reduction=0.5, bottleneck=True):
         x: the stem's feature maps (N, H, W, C).
         groups: a tuple of {"n_blocks"}.
         growth_rate: how many feature maps each block adds, the paper's k.
-        reduction: the share of the feature maps that a transitional block keeps, the paper's theta: above 0, at most 1.
+        reduction: the share of the feature maps that a transition keeps, the paper's theta: above 0, at most 1.
         bottleneck: whether a 1x1 convolution to 4 growth_rate feature maps precedes each 3x3 convolution.
 
     Returns:
@@ -207,7 +207,7 @@ def learner(x, groups, growth_rate, reduction=0.5, bottleneck=True):
 
 
 def group(x, n_blocks, growth_rate, reduction=0.5, bottleneck=True, transition=True):
-    """A dense block and, if transition is True, a transitional block.
+    """A dense block and, if transition is True, a transition.
 
     (N, H, W, C) -> (N, H / 2, W / 2, reduction (C + n_blocks growth_rate)), or (N, H, W, C + n_blocks growth_rate).
     """
@@ -218,7 +218,7 @@ def group(x, n_blocks, growth_rate, reduction=0.5, bottleneck=True, transition=T
 
 
 def dense_block(x, n_blocks, growth_rate, bottleneck=True):
-    """Residual dense blocks in a row: (N, H, W, C) -> (N, H, W, C + n_blocks growth_rate). Figure 1."""
+    """Layers, each a residual dense block, in a row: (N, H, W, C) -> (N, H, W, C + n_blocks growth_rate). Figure 1."""
     for _ in range(n_blocks):
         x = residual_dense_block(x, growth_rate, bottleneck)
     return x

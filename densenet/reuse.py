@@ -33,7 +33,7 @@ def mean_absolute_weights(network):
 
     Rows are the sources: the input of the group, then the feature maps that each of its n blocks adds. Columns are the
     layers: the first convolution of each block, which takes all feature maps before it, then the convolution of the
-    transitional block or, in the last group, the classifier, which take them all. What a layer does not take is nan.
+    transition or, in the last group, the classifier, which take them all. What a layer does not take is nan.
     """
     groups = [layer.name for layer in network.layers if re.fullmatch(r"group_\d+", layer.name)]
     found = []

@@ -71,6 +71,14 @@ def drawn_once(synthetic):
     return draw
 
 
+def run_python(*arguments, **options):
+    """Run Python in another process, half an hour at most, and return what it printed; its errors fail the test."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, **{"timeout": 1800} | options)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def copy_tracked(to, *paths):
     """Copy what git tracks, or would after `git add`, as a fresh clone has it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *paths]

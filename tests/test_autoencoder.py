@@ -1,6 +1,5 @@
 """The autoencoder: its two halves, the codes that it is compared with, and what train.py makes of them."""
 
-import json
 
 import keras
 import numpy as np
@@ -191,35 +190,3 @@ def test_one_image_is_enough(monkeypatch, tmp_path):
     flags = ["--data", "synthetic", "--limit", "1", "--batch-size", "1", "--epochs", "1", "--output", tmp_path / "out"]
     main("autoencoder", monkeypatch, *flags)
     assert (tmp_path / "out" / "reconstructions.png").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("finished", ["autoencoder"], indirect=True)
-def test_saved_model(finished):
-    _, where, arguments, printed = finished
-    results = json.loads((where / arguments[-1] / "results.json").read_text())
-    model = keras.saving.load_model(where / arguments[-1] / "model.keras", safe_mode=True)
-    splits, _ = load("autoencoder/data.py").load("synthetic", 500, 0)
-    training, test = (splits[name][0] for name in ("training", "test"))
-    reconstructed = predict(model, test)
-    assert reconstructed.shape == (500, 32, 32, 3)
-    scores = {"autoencoder": reconstructed, "mean image": np.broadcast_to(training.mean(0) / 255, test.shape)}
-    for name, guess in scores.items():
-        mse = ((guess.clip(0, 1) - test / 255) ** 2).mean()
-        assert results["test_mse"][name] == pytest.approx(mse, rel=1e-4)
-        assert results["test_psnr"][name] == pytest.approx(-10 * np.log10(mse), abs=1e-3)
-        assert f"{name} {results['test_psnr'][name]:.2f} ({results['test_mse'][name]:.5f})" in printed
-    assert list(results["test_psnr"]) == ["autoencoder", "mean image", "scaled image", "PCA"]
-    assert results["code_size"] == 512 and results["parameters"] == 49_027
-    validation = splits["validation"][0] / 255
-    mse = ((predict(model, splits["validation"][0]).clip(0, 1) - validation) ** 2).mean()
-    assert results["validation_mse"] == pytest.approx(mse, rel=1e-4)
-
-    network = model.get_layer(results["model"])  # the model without its pre-stem
-    path = CODES.between(model, network, test[0], test[1], n_points=3)
-    assert path.shape == (3, 32, 32, 3)
-    np.testing.assert_allclose(path[[0, 2]], reconstructed[:2], atol=1e-4)
-    mean, deviation = training.mean((0, 1, 2)), training.std((0, 1, 2))
-    normalized = ((test[:2] - mean) / deviation).astype("float32")
-    middle = predict(network.get_layer("decoder"), predict(network.get_layer("encoder"), normalized).mean(0)[None])
-    np.testing.assert_allclose(path[1], (middle[0] * deviation + mean) / 255, atol=1e-4)

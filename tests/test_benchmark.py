@@ -9,7 +9,7 @@ import sys
 import keras
 import pytest
 from counting import multiply_adds
-from folders import FOLDERS, ROOT, build
+from folders import FOLDERS, ROOT, build, run_python
 from keras import Input, Model, layers
 from networks import once
 from test_parameters import PARAMETERS
@@ -158,18 +158,10 @@ def test_the_command_of_the_readme(monkeypatch, tmp_path):
     assert args.output.is_dir() and not args.quick and args.only == benchmark.NAMES
 
 
-def command(*names):
-    """What runs the program from the root of the repository, one call of each network."""
-
-    def arguments(where):
-        flags = ["--quick", "--only", *names, "--output", where]
-        return ["-m", "tests.benchmark", *flags], {"cwd": ROOT, "timeout": 1800}
-
-    return arguments
-
-
-def check_files(where, arguments, printed):
-    """The files hold what was printed, and each other's figures; return what benchmark.json holds."""
+def measured(where, *names):
+    """Run the program for some networks, one call of each, check its files, and return what benchmark.json holds."""
+    arguments = ["-m", "tests.benchmark", "--quick", "--only", *names, "--output", where]
+    printed = run_python(*arguments, cwd=ROOT)
     found, text = json.loads((where / "benchmark.json").read_text()), (where / "table.md").read_text()
     assert text == printed
     assert found["command"] == shlex.join(["python", *map(str, arguments)]) and found["quick"] is True
@@ -185,9 +177,8 @@ def check_files(where, arguments, printed):
 
 
 @pytest.mark.slow
-@pytest.mark.waits_for(command=command("autoencoder", "blocks"))
-def test_the_program_writes_what_it_measures(done):
-    found = check_files(*done)
+def test_the_program_writes_what_it_measures(tmp_path):
+    found = measured(tmp_path, "autoencoder", "blocks")
     (row,) = found["defaults"]
     assert (row["network"], row["updates"]) == ("autoencoder_cifar10", 20 * math.ceil(45_000 / 64))
     assert row["steps"] == [
@@ -203,10 +194,9 @@ def test_the_program_writes_what_it_measures(done):
 
 
 @pytest.mark.slow
-@pytest.mark.waits_for(command=command(*FOLDERS, "vgg16"))
-def test_the_program_measures_every_folder_and_a_twin(done):
-    where, _, printed = done
-    found = check_files(*done)
+def test_the_program_measures_every_folder_and_a_twin(tmp_path):
+    found = measured(tmp_path, *FOLDERS, "vgg16")
+    text = (tmp_path / "table.md").read_text()
     assert len(found["defaults"]) == len(FOLDERS)
     updates = {}
     for folder, row in zip(FOLDERS, found["defaults"], strict=True):
@@ -219,9 +209,9 @@ def test_the_program_measures_every_folder_and_a_twin(done):
     assert updates["rcnn"] == [5 * 352, 625, 2500, 625, 1250]
     names = ["pre-training", "1 region proposal network", "2 detector", "3 region proposal network", "4 head"]
     assert [step["step"] for step in found["defaults"][-1]["steps"]] == names
-    assert all(f"| {name} " in printed for name in names)
+    assert all(f"| {name} " in text for name in names)
     (twin,) = found["twins"]
     for what in ("training", "inference"):
         ours, theirs = (twin[f"{what}_ms"][whose] for whose in ("ours", "theirs"))
         assert found["geometric_mean"][what] == pytest.approx(ours / theirs) and ours > 0
-    assert "Geometric mean of the ratios: training " in (where / "table.md").read_text()
+    assert "Geometric mean of the ratios: training " in text

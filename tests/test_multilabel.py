@@ -203,20 +203,3 @@ def test_the_kind_is_learned_first():
     for classes in (DATA.CLASSES, DATA.SYNTHETIC_CLASSES):
         weights = module.objective("groups", classes)["loss_weights"]
         assert list(weights) == list(TASKS.groups(classes)) and list(weights.values()) == [1, 0.5, 0.5]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("finished", ["multilabel"], indirect=True)
-def test_saved_model_of_the_groups(finished):
-    _, where, arguments, printed = finished
-    results = json.loads((where / arguments[-1] / "results.json").read_text())
-    model = keras.saving.load_model(where / arguments[-1] / "model.keras", safe_mode=True)
-    splits, classes = DATA.load("synthetic", 500, 0)
-    x, y = splits["test"]
-    outputs, labels = predict(model, x), TASKS.group_labels(y, classes)
-    assert list(outputs) == list(labels) == list(results["classes"]) == ["kind", "outline", "filled"]
-    for name, probabilities in outputs.items():
-        accuracy = (probabilities.argmax(-1) == labels[name]).mean()
-        assert accuracy == pytest.approx(results[f"test_{name}_accuracy"], abs=1e-6)
-        assert f"{name} {accuracy:.2%}" in printed
-    assert results["parameters"] == 697_263 and results["task"] == "groups"

@@ -11,7 +11,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from folders import CLASSIFIERS, FOLDERS, ROOT, copy_tracked, load, predict
+from folders import CLASSIFIERS, FOLDERS, ROOT, copy_tracked, load, run_python
 from photos import write_photos
 from test_parameters import PARAMETERS
 
@@ -33,20 +33,14 @@ COMMANDS = [
 ]
 
 
-def newcomer(where):
-    """The command of the README with which a newcomer watches a network learn, in a fresh clone."""
-    copy_tracked(where)
+@pytest.mark.slow
+def test_the_command_that_lets_a_newcomer_watch_a_network_learn(tmp_path):
+    """In a fresh clone; those of the folders' READMEs run in test_commands.py."""
+    copy_tracked(tmp_path)
     ((_, command),) = (row for row in COMMANDS if row[0] == "README.md" and "--data synthetic" in row[1])
     python, *arguments = shlex.split(command)
     assert python == "python"
-    return arguments, {"cwd": where, "timeout": 400}
-
-
-@pytest.mark.slow
-@pytest.mark.waits_for(command=newcomer)
-def test_the_command_that_lets_a_newcomer_watch_a_network_learn(done):
-    """Those of the folders' READMEs run in the fixture `finished`."""
-    _, _, printed = done
+    printed = run_python(*arguments, cwd=tmp_path)
     assert float(re.search(r"([\d.]+)% of", printed)[1]) > 80
 
 
@@ -97,13 +91,13 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
         "python rcnn/detect.py runs/faster_rcnn holiday.jpg --size 256",
         "python tests/rcnn_ablation.py now --data data/cifar10-jpeg --joint --scenes 1667 --output runs/ablation/now",
     }
-    tests = {"pip install -r requirements.txt", "python -m pytest", 'python -m pytest -m ""'}
+    tests = {"pip install -r requirements.txt", "python -m pytest -n 2", 'python -m pytest -n 2 -m ""'}
     variables = "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:9876 KERAS_DISTRIBUTION_NUM_PROCESSES=2"
     times = {"python resnext/step_times.py", "python -m tests.benchmark --output runs/benchmark"}
     backends = {"pip install keras numpy matplotlib jax", f"export KERAS_BACKEND=jax {variables}"}
     assert others == tests | clone | photos | rcnn | backends | times
     ci = (ROOT / ".ci" / "run").read_text()
-    assert 'python -m pytest -m ""' in ci and "-r requirements.txt" in ci
+    assert 'python -m pytest -n 2 -m ""' in ci and "-r requirements.txt" in ci
 
 
 def test_every_command_of_the_root_readme_needs_only_the_requirements():
@@ -145,36 +139,6 @@ def test_pasted_functions_run_alone():
     named = [functions[name] for name in ("identity_block", "conv_bn_relu", "conv_bn")]
     exec("\n".join([imports, *named, rest]), namespace)
     assert namespace["model"].output_shape == (None, 56, 56, 256)
-
-
-@pytest.mark.usefixtures("eagerly")
-def test_code_that_uses_the_model(finished, monkeypatch):
-    """The README's lines, in the folder where its command ran."""
-    folder, where, arguments, _ = finished
-    code = blocks(f"{folder}/README.md", "python")
-    first = next(i for i, block in enumerate(code) if "load_model" in block)
-    last = next(i for i, block in enumerate(code) if i >= first and re.search(r"normalization\b.* = model", block))
-    monkeypatch.chdir(where)
-    run = re.search(r'"(runs/[^"]+)/model.keras"', code[first])[1]
-    (where / run).symlink_to(where / arguments[-1])  # where the run would be without --output
-    size = 128 if folder == "rcnn" else 32
-    images = np.random.default_rng(0).integers(0, 256, (8, size, size, 3)).astype("uint8")
-    namespace = {"images": images, "labels": np.arange(8) % 10}
-    monkeypatch.syspath_prepend(where / folder)
-    exec("\n".join(code[first : last + 1]), namespace)
-    model = namespace["model"]
-    normalized = keras.ops.convert_to_numpy(namespace["normalization"](images))
-    if folder == "siamese":
-        images, normalized = [images[:4], images[4:]], [normalized[:4], normalized[4:]]
-    if folder == "rcnn":
-        return  # its outputs are tested in test_rcnn_detect.py
-    found, expected = predict(namespace["network"], normalized), predict(model, images)
-    if folder == "autoencoder":
-        found = keras.ops.convert_to_numpy(namespace["restore"](found))
-    for name in expected if isinstance(expected, dict) else [...]:
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
-    if folder in CLASSIFIERS:
-        assert namespace["backbone"].output_shape[1:3] != (32, 32) and len(namespace["classes"]) == 10
 
 
 @pytest.mark.parametrize("folder", CLASSIFIERS)
@@ -408,16 +372,10 @@ def test_the_comparison_of_se_resnet20_is_that_of_its_logs():
     assert f"{differences.mean():+.2f} ± {error:.2f} points" in readme.replace("\n", " ")
 
 
-def resnet1202(where):
-    """The code of resnet/README.md, in a process that keeps its recursion limit and gigabytes to itself."""
+@pytest.mark.slow
+def test_resnet1202_builds_as_the_readme_says():
+    """In a process that keeps its recursion limit and gigabytes to itself."""
     (code,) = (block for block in blocks("resnet/README.md", "python") if "setrecursionlimit" in block)
     code += "\nprint(sum(v.numpy().size for v in model.trainable_variables))"
-    return ["-c", code], {"cwd": ROOT / "resnet"}
-
-
-@pytest.mark.slow
-@pytest.mark.waits_for(command=resnet1202)
-def test_resnet1202_builds_as_the_readme_says(done):
-    _, _, printed = done
-    assert printed.strip() == "19424026"
+    assert run_python("-c", code, cwd=ROOT / "resnet").strip() == "19424026"
     assert "19,424,026" in (ROOT / "resnet" / "README.md").read_text()

@@ -375,29 +375,3 @@ def test_classes_held_out_are_never_seen(monkeypatch, tmp_path):
     assert {classes[label] for label in labels} == set(results["one_shot_classes"])
     assert (of_trials.argmax(1) == answers).mean() == pytest.approx(results["one_shot_accuracy"])  # they are scored
     assert {"similarity.png", "one_shot.png", "predictions.png"} <= {path.name for path in tmp_path.iterdir()}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("finished", ["siamese"], indirect=True)
-def test_saved_model(finished):
-    _, where, arguments, printed = finished
-    results = json.loads((where / arguments[-1] / "results.json").read_text())
-    model = keras.saving.load_model(where / arguments[-1] / "model.keras", safe_mode=True)
-    splits, _ = load("siamese/data.py").load("synthetic", 500, 0)
-    (left, right), same = PAIRS.fixed_pairs(splits["test"], 500, 0)[0]
-    assert results["test_pairs"] == len(same) == 500
-    similarity = predict(model, [left, right])
-    assert ((similarity[:, 0] > 0.5) == same).mean() == pytest.approx(results["test_accuracy"], abs=1e-6)
-    np.testing.assert_allclose(predict(model, [right, left]), similarity, atol=1e-6)
-    assert (results["ways"], results["trials"], results["held_out_classes"]) == (10, 1_000, 0)
-    assert results["one_shot_chance"] == 0.1 and len(results["one_shot_classes"]) == 10 and "chance 10.00%" in printed
-    assert results["parameters"] == 802_977
-
-    x, y = splits["test"]  # the trials once more, from the encoding of each image
-    network = model.get_layer("siamese_cifar10")
-    encodings = predict(network.get_layer("twin"), model.get_layer("normalization")(x))
-    chosen, supports, answers = PAIRS.one_shot_trials(y, 10, 1_000, np.random.default_rng(0))
-    kernel, bias = network.get_layer("classifier_1").get_weights()
-    similarity = (abs(encodings[chosen][:, None] - encodings[supports]) @ kernel + bias)[..., 0]
-    accuracy = (similarity.argmax(1) == answers).mean()
-    assert results["one_shot_accuracy"] == pytest.approx(accuracy, abs=2e-3)

@@ -16,14 +16,6 @@ def rows(path):
         return [{k: v if k == "step" else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
 
 
-def test_the_loss_falls(trained):
-    _, where = trained
-    history = rows(where / "history.csv")
-    for step in dict.fromkeys(row.get("step") for row in history):
-        losses = [row["loss"] for row in history if row.get("step") == step]
-        assert len(losses) == 4 and min(losses[1:]) < losses[0], step
-
-
 def fitted(folder, monkeypatch, tmp_path, *flags):
     """Return (module, args, the model that train() of a train.py would fit, the one it would keep)."""
     module, caught = load(f"{folder}/train.py"), []

@@ -6,22 +6,8 @@ import os
 import keras
 import numpy as np
 import pytest
-from folders import CLASSIFIERS, ROOT, load, main
+from folders import CLASSIFIERS, ROOT, load, main, run_python
 from networks import TRAINED
-
-
-def test_a_model_loaded_in_a_new_process(trained, used):
-    folder, where = trained
-    found = used[folder]
-    assert found["call"] < 1e-4 and found["uint8"] < 1e-4 and found["moved"] == 0 and found["built_upon"]
-    if keras.config.backend() == "tensorflow":
-        assert found["export"] < 1e-4 and found["random"] == []
-    assert found.get("optimizer_built", True) and found.get("learning_rate", 0.01) == pytest.approx(0.01)
-    results = json.loads((where / "results.json").read_text())
-    assert results["pixels"] == [0, 255] and len(results["mean"]) == len(results["variance"]) == 3
-    classes = results["classes"]["kind"] if folder == "multilabel" else results["classes"]
-    assert classes == list(load("vgg/data.py").SYNTHETIC_CLASSES)
-    assert results["command"].startswith(f"python {folder}/train.py --")
 
 
 @pytest.mark.slow
@@ -39,31 +25,27 @@ def test_a_loaded_model_learns(monkeypatch, tmp_path):
     assert history[-1] < history[0] - 0.2
 
 
-def folders_in_one_session(where):
-    """What somebody does who runs one after the other in a notebook."""
+@pytest.mark.slow
+def test_two_folders_train_in_one_session(tmp_path):
+    """As somebody does who runs one after the other in a notebook."""
     script = "import runpy, sys\n"
     if keras.config.backend() == "tensorflow":
         script += "import tensorflow as tf\ntf.config.run_functions_eagerly(True)  # for speed\n"
     for folder in ("vgg", "siamese", "multilabel", "rcnn"):
         flags = ["--data", "synthetic", "--limit", "60", "--batch-size", "2" if folder == "rcnn" else "30"]
-        flags += ["--epochs", "1", "--output", str(where / folder)]
+        flags += ["--epochs", "1", "--output", str(tmp_path / folder)]
         flags += ["--pretraining-epochs", "1", "--scenes", "4"] if folder == "rcnn" else []
         script += f"sys.argv = {[f'{folder}/train.py', *flags]}\nsys.path.insert(0, {folder!r})\n"
         script += f"runpy.run_path('{folder}/train.py', run_name='__main__')\n"
-    return ["-c", script], {"cwd": ROOT}
+    run_python("-c", script, cwd=ROOT)
+    for folder in ("vgg", "siamese", "multilabel", "rcnn"):
+        assert (tmp_path / folder / "results.json").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.waits_for(command=folders_in_one_session)
-def test_two_folders_train_in_one_session(done):
-    where, *_ = done
-    for folder in ("vgg", "siamese", "multilabel", "rcnn"):
-        assert (where / folder / "results.json").exists()
-
-
-def paths_of_any_letters(where):
-    """Accents, Chinese, braces and dollars in --data and --output, on a terminal of ASCII."""
-    data, output = where / "a$_$b é数", where / "runs" / "{x} é数 $a$"
+def test_paths_of_any_letters_on_a_terminal_of_ascii(tmp_path):
+    """Accents, Chinese, braces and dollars in --data and --output: it prints what stdout can."""
+    data, output = tmp_path / "a$_$b é数", tmp_path / "runs" / "{x} é数 $a$"
     data.mkdir()
     for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
         records = np.random.default_rng(0).integers(0, 256, (10_000, 3_073)).astype("uint8")
@@ -71,20 +53,12 @@ def paths_of_any_letters(where):
         records.tofile(data / name)
     flags = ["--data", data, "--output", output, "--limit", "100", "--batch-size", "50", "--epochs", "1"]
     environment = os.environ | {"PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"}
-    return ["vgg/train.py", *flags], {"cwd": ROOT, "env": environment}
-
-
-@pytest.mark.slow
-@pytest.mark.waits_for(command=paths_of_any_letters)
-def test_paths_of_any_letters_on_a_terminal_of_ascii(done):
-    """Exit status 0, whatever stdout can print."""
-    where, *_ = done
-    output = where / "runs" / "{x} é数 $a$"
+    run_python("vgg/train.py", *flags, cwd=ROOT, env=environment)
     assert {path.name for path in output.iterdir()} == {
         "model.keras", "history.csv", "results.json", "curves.png",
         "confusions.png", "mistakes.png", "feature_maps.png",
     }
-    assert json.loads((output / "results.json").read_text())["data"] == str(where / "a$_$b é数")
+    assert json.loads((output / "results.json").read_text())["data"] == str(tmp_path / "a$_$b é数")
 
 
 def test_every_title_is_plain_text(monkeypatch, tmp_path):
