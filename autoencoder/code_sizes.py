@@ -44,10 +44,7 @@ COLORS = ("#0072b2", "#d55e00")  # Okabe and Ito's, for all eyes
 @run.errors_as_sentences
 def main():
     """Train what the command line says, and write the table and the figure."""
-    args = arguments(__doc__, "code_sizes", EPOCHS)
-    if data.is_of_photos(args.data):
-        raise data.DataError("--data must be cifar10, synthetic or a folder with the binary files of CIFAR-10, got "
-                             f"{args.data}, which holds photos")
+    args = arguments(__doc__, __file__, EPOCHS)
     rows, sizes = [], {}
     for seed in range(args.seeds):
         splits, _ = data.load(args.data, args.limit, seed)
@@ -67,15 +64,16 @@ def main():
 
 
 # Copied from vgg/experiment.py
-def arguments(description, name, epochs):
+def arguments(description, script, epochs):
     """Return the arguments of the command line; a wrong one, or another experiment's folder, ends the program here.
 
     Args:
         description: the text above the flags in --help.
-        name: of the output folder, below runs.
+        script: its path, after which the output folder is named.
         epochs: default of each training.
     """
     run.show_all_letters()
+    script = Path(script).resolve()
     parser = argparse.ArgumentParser(
         description=description, epilog="To resume an interrupted experiment, repeat the command.",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
@@ -86,11 +84,16 @@ def arguments(description, name, epochs):
     flag("--epochs", metavar="N", type=run.whole(1), default=epochs, help=f"default {epochs}: of each training")
     flag("--limit", metavar="N", type=run.whole(10), default=15_000, help="default 15000: images to train on")
     flag("--seeds", metavar="N", type=run.whole(1), default=3, help="default 3: trainings of each network")
-    flag("--output", metavar="DIR", type=Path, default=Path("runs") / name, help=f"default runs/{name}")
+    flag("--output", metavar="DIR", type=Path, default=Path("runs") / script.stem, help=f"default runs/{script.stem}")
     args = parser.parse_args()
+    if Path(train.__file__).resolve().parent != script.parent:
+        parser.error(f"this session has loaded {train.__file__}: restart it to run an experiment of another folder")
     devices.check_environment(parser, parallel=False)
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}")
+    if data.is_of_photos(args.data):
+        parser.error("--data must be cifar10, synthetic or a folder with the binary files of CIFAR-10, got "
+                     f"{args.data}, which holds photos")
     most = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     args.limit, args.output = min(args.limit, most), args.output.expanduser()
     settings, kept = run.settings(args), args.output / "settings.json"
@@ -98,9 +101,13 @@ def arguments(description, name, epochs):
         args.output.mkdir(parents=True, exist_ok=True)
         if kept.exists() and json.loads(kept.read_text()) != settings:
             parser.error(f"--output {args.output} holds an experiment with other flags: choose another folder")
+        if not kept.exists() and (args.output / "results.json").exists():
+            parser.error(f"--output {args.output} holds results.json of another run: choose another folder")
         run.write_whole(kept, lambda path: path.write_text(json.dumps(settings)))
     except OSError as error:
         parser.error(f"--output {args.output} cannot be written ({error.strerror}): choose another folder")
+    except ValueError:
+        parser.error(f"{kept} is not of an experiment: choose another folder")
     return args
 
 

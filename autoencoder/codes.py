@@ -132,7 +132,7 @@ def error_curves(history):
     errors.set(xlabel="epoch", ylabel="mean squared error")
     ratios.set(xlabel="epoch", ylabel="PSNR in dB")
     for axes in (errors, ratios):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

@@ -67,6 +67,7 @@ def write(args, history, scores, figures):
         figures: {file name: matplotlib Figure} beside curves.png, or in its place.
     """
     title = f"{args.model} on {args.data_name or name_of(args.data)}"
+    title = title.encode("utf-8", "replace").decode()  # a folder's name may have bytes that are no text
     if "curves.png" not in figures:
         figures = {"curves.png": curves(history, scores)} | figures
     for name, figure in figures.items():
@@ -137,7 +138,7 @@ def curves(history, results):
                 test = results[f"test_{name}"]
                 axes.axhline(test, color=f"C{i}", linewidth=1, label=f"test of the best epoch{label}: {test:.3f}")
         axes.set(xlabel="epoch", ylabel=ylabel)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure

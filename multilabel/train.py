@@ -9,7 +9,7 @@ The default output folder is runs/NAME_TASK. To resume an interrupted run, repea
 
 import run
 
-from keras import Input, Model, layers, metrics, ops, optimizers, random, regularizers
+from keras import Input, Model, distribution, layers, metrics, ops, optimizers, random, regularizers
 
 import data
 import multilabel
@@ -92,6 +92,10 @@ def main():
         help="default groups: one class of each group; mosaic: every class that is in a 2x2 mosaic",
     )
     args = run.parse(parser, folder=lambda args: f"{args.model}_{args.task}")
+    if args.task == "mosaic" and distribution.distribution():
+        n = 4 * len(distribution.list_devices())
+        if args.batch_size % n:
+            parser.error(f"--batch-size must be divisible by {n}, four images for each device, got {args.batch_size}")
     splits, classes = data.load(args.data, args.limit, args.seed)
     run.start(args)
     model = train(args, splits, classes)

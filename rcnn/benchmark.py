@@ -50,6 +50,7 @@ def main():
         parser.error(f"the runs must be of different detectors, one of each, got {', '.join(names)}")
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}")
+    args.output = args.output.expanduser()
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

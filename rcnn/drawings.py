@@ -49,7 +49,7 @@ def loss_curves(history):
         axes.plot(epochs, [history["val_loss"][i] for i in of_step], ".-", label="validation", color=COLORS[0])
         axes.set(xlabel="epoch", ylabel="loss with weight decay")
         axes.set_title(step, parse_math=False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
@@ -113,8 +113,8 @@ def detections(scenes, truths, found, classes, name):
     """Return a figure of the first 6 scenes in pairs: on the left the objects, on the right the detections."""
     score, least = DRAWN[name]
     figure = Figure(figsize=(8.4, 6.9), layout="constrained")
-    means = ", a margin of a support vector machine" if name == "rcnn" else ""
-    figure.suptitle(f"test scenes: left the objects, right the detections with a {score} of at least {least:g}{means}")
+    means = ", from its support vector machine" if name == "rcnn" else ""
+    figure.suptitle(f"test scenes: left the objects, right the detections\nwith a {score} of at least {least:g}{means}")
     pairs = figure.subplots(3, 4).flat
     for axes in pairs:
         axes.axis("off")

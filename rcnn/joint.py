@@ -78,7 +78,7 @@ def fit_together(args, network, scenes, n_proposals, mean, variance):
         network: a model of faster_rcnn.build.
         scenes: {"training": (scenes, objects), "validation": ...}.
         n_proposals: how many regions the head sees beside the objects.
-        mean, variance: of each channel of the scenes, (C,).
+        mean, variance: of each channel of the single training images, (C,).
     """
     backbone, rpn, head = (network.get_layer(name) for name in ("backbone", "rpn", "head"))
     proposals, pooling = (network.get_layer(name) for name in ("proposals", "roi_pooling"))

@@ -21,8 +21,9 @@ arXiv:1311.2524, section 2 and appendices A to C, with its two networks: AlexNet
 Trainable parameters: rcnn_alexnet 56,954,261 and rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,410,283 with 11,
 the background among them.
 Differs from the paper: the paper's AlexNet is that of the released code, CaffeNet, which pools before it normalizes;
-so is this. The initial weights are He-normal. Fine-tuning has a higher learning rate, for far fewer steps, and trains
-all layers, as in the paper. rcnn_vgg8, for regions of 32x32 pixels, is not in the paper.
+so is this. The initial weights are He-normal, those of the last layer Glorot-uniform. Fine-tuning has a higher learning
+rate, for far fewer steps, and trains all layers, as in the paper. rcnn_vgg8, for regions of 32x32 pixels, is not in the
+paper.
 
 That network, fine-tuned, is not yet the detector: its features are. Linear models on them, of linear_models.py, say how
 much a region looks like each class, and where the box of the object is.
@@ -227,7 +228,7 @@ def with_linear_models(network, n_classes):
     """Put linear models on the features: one support vector machine and one box regressor for each class.
 
     Args:
-        network: a model of build, whose layers the result shares.
+        network: a model of build, whose layers the result shares; that of the classes is used no more.
         n_classes: K, without the background.
 
     Returns:

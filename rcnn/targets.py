@@ -112,7 +112,7 @@ def region_example(truth, classes, proposals, n_classes, background, rng):
     """Choose the regions of a scene that count, a quarter of them objects: section 2.3 of the Fast R-CNN paper.
 
     Returns:
-        Regions (R, 4), filled up with boxes without area; targets {"classes": (R,), 0 for the background, "deltas": (R,
+        Regions (R, 4), filled up with the same once more; targets {"classes": (R,), 0 for the background, "deltas": (R,
         K + 1, 4)}; and weights {"classes": (R,), "deltas": (R, K + 1)}, both divided by the number of regions that
         count.
     """
@@ -133,7 +133,7 @@ def region_example(truth, classes, proposals, n_classes, background, rng):
         deltas = boxes.encode(regions[is_object], truth[which[is_object]], boxes.DEVIATIONS)
         targets["deltas"][is_object, labels[is_object]] = ops.convert_to_numpy(deltas)
         weights["deltas"][is_object, labels[is_object]] = 4 / len(chosen)
-    return np.pad(regions, ((0, n_missing), (0, 0))), targets, weights
+    return np.resize(regions, (N_REGIONS, 4)), targets, weights  # batch normalization sees those that fill up
 
 
 def labelled(truth, classes, proposals, background):

@@ -111,6 +111,7 @@ def train(args, splits, scenes, n_classes):
     """
     clock = args.output / "backup" / "seconds.json"
     before = json.loads(clock.read_text()) if clock.exists() else 0.0  # those before an interruption
+    before = max(before, sum(steps.read_history(args).get("seconds", ())))  # or before a kill, those of the epochs
     start = time.perf_counter()
     try:
         if not (args.output / "model.keras").exists():
@@ -222,7 +223,13 @@ def pretrain(args, splits, n_classes, mean, variance):
     )
     loss = "sparse_categorical_crossentropy"
     epochs, learning_rate = args.pretraining_epochs, args.pretraining_rate
-    steps.fit(args, "pre-training", network, model, training, validation, loss, learning_rate, epochs)
+    try:
+        steps.fit(args, "pre-training", network, model, training, validation, loss, learning_rate, epochs)
+    except RuntimeError as error:
+        if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
+            raise
+        rate = "--overwrite and a lower --pretraining-rate"
+        raise data.DataError(f"the loss of the pre-training is not finite: repeat with {rate}") from error
     return network
 
 

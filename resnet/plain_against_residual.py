@@ -23,7 +23,7 @@ SHORTCUTS = {"plain": "none", "residual": "zero_padding"}
 @run.errors_as_sentences
 def main():
     """Train what the command line says, and write the table and the figure."""
-    args = experiment.arguments(__doc__, "plain_against_residual", EPOCHS)
+    args = experiment.arguments(__doc__, __file__, EPOCHS)
     networks = {
         f"{kind}, {depth} layers": functools.partial(
             build, METAPARAMETERS["resnet20_cifar10"] | {

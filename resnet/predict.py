@@ -28,7 +28,7 @@ def main():
     results = report.results_of(args.run)
     data.check_photos(args.images)  # before the network is loaded
     model = run.load_model(args.run)
-    if model.output_shape != (None, len(results["classes"])):
+    if "task" in results or model.output_shape != (None, len(results["classes"])):
         raise data.DataError(f"{args.run} holds a {results['model']}, which does not classify single images")
     photos = data.Photos(args.images, model.input_shape[1])
     for first in range(0, len(photos), BATCH_SIZE):

@@ -46,6 +46,9 @@ def errors_as_sentences(main):
             print("\nInterrupted." + resume * (program == "train.py"), file=sys.stderr)
             sys.exit(130)
         except RuntimeError as error:
+            if "home directory" in str(error):  # the words of Path.expanduser
+                print(f"{program}: error: a path begins with ~ and the name of no user", file=sys.stderr)
+                sys.exit(2)
             if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
                 raise
             sys.exit(f"{program}: error: the loss is not finite: repeat with --overwrite and a lower --learning-rate")
@@ -77,7 +80,7 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
     flag("--model", metavar="NAME", choices=models, default=model, help=f"default {model}; all: {', '.join(models)}")
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
          help="default cifar10: downloaded once, 170 MB; synthetic: drawn by numpy, needs no network; "
-         "FOLDER: holds the binary files of CIFAR-10")
+         "FOLDER: of CIFAR-10's binary files, or of photos to classify")
     flag("--epochs", metavar="N", type=whole(1), default=epochs,
          help=f"default {listed(epochs)}: its time on 2 cores is said above")
     flag("--batch-size", metavar="N", type=whole(1), default=batch_size,
@@ -161,7 +164,8 @@ def parse(parser, folder=lambda args: args.model, parallel=True):
 
     default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic") + "_photos" * of_photos)
     args.output = (args.output or default).expanduser()
-    if of_photos and Path(args.data).expanduser().resolve() in args.output.resolve().parents:
+    output = args.output.resolve()
+    if of_photos and Path(args.data).expanduser().resolve() in (output, *output.parents):
         parser.error(f"--output must not be in the folder of the photos, got {args.output}")
     try:
         if devices.is_first():
@@ -225,12 +229,14 @@ def start(args):
 
 def prepare(args):
     """Make the folder for backups, or bring it back to the last epoch that was saved whole."""
-    backup = args.output / "backup"
+    backup, removed = args.output / "backup", args.output / "partial_backup"
+    shutil.rmtree(removed, ignore_errors=True)
     if args.overwrite:
+        if backup.exists():
+            backup.replace(removed)  # at once, or a kill could leave half of it to resume from
+            shutil.rmtree(removed)
         for name in ("results.json", "model.keras", "history.csv"):
             (args.output / name).unlink(missing_ok=True)
-        if backup.exists():
-            shutil.rmtree(backup)
     backup.mkdir(exist_ok=True)
     kept = backup / "settings.json"
     if kept.exists() and json.loads(kept.read_text()) != settings(args):
@@ -238,6 +244,9 @@ def prepare(args):
                              "others: choose another folder, or --overwrite")
     write_whole(kept, lambda path: path.write_text(json.dumps(settings(args))))
     (args.output / "partial_model.keras").unlink(missing_ok=True)  # of a run that was killed while it saved
+    log = args.output / "history.csv"
+    if log.exists() and not log.read_bytes().endswith(b"\n"):  # half a row: the disk was full
+        log.write_bytes(log.read_bytes().rpartition(b"\n")[0] + b"\n")
 
     for folder in (backup, *(path for path in backup.iterdir() if path.is_dir())):  # of the run, or of its steps
         weights, metadata = folder / "latest.weights.h5", folder / "training_metadata.json"
@@ -248,8 +257,8 @@ def prepare(args):
             is_whole = False
         if not is_whole:  # killed while it saved an epoch: back to the one before, or to the start
             for path in (weights, metadata):
-                before = path.with_name(path.name + ".bkp")
-                before.replace(path) if before.exists() else path.unlink(missing_ok=True)
+                before = path.with_name(path.name + ".bkp")  # stays, in case this is killed too
+                shutil.copy2(before, path) if before.exists() else path.unlink(missing_ok=True)
 
 
 def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max", step=""):

@@ -30,15 +30,16 @@ MEASURED = ("training_error", "validation_error")  # percent of the images, the 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito's, for all eyes
 
 
-def arguments(description, name, epochs):
+def arguments(description, script, epochs):
     """Return the arguments of the command line; a wrong one, or another experiment's folder, ends the program here.
 
     Args:
         description: the text above the flags in --help.
-        name: of the output folder, below runs.
+        script: its path, after which the output folder is named.
         epochs: default of each training.
     """
     run.show_all_letters()
+    script = Path(script).resolve()
     parser = argparse.ArgumentParser(
         description=description, epilog="To resume an interrupted experiment, repeat the command.",
         formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
@@ -49,11 +50,16 @@ def arguments(description, name, epochs):
     flag("--epochs", metavar="N", type=run.whole(1), default=epochs, help=f"default {epochs}: of each training")
     flag("--limit", metavar="N", type=run.whole(10), default=15_000, help="default 15000: images to train on")
     flag("--seeds", metavar="N", type=run.whole(1), default=3, help="default 3: trainings of each network")
-    flag("--output", metavar="DIR", type=Path, default=Path("runs") / name, help=f"default runs/{name}")
+    flag("--output", metavar="DIR", type=Path, default=Path("runs") / script.stem, help=f"default runs/{script.stem}")
     args = parser.parse_args()
+    if Path(train.__file__).resolve().parent != script.parent:
+        parser.error(f"this session has loaded {train.__file__}: restart it to run an experiment of another folder")
     devices.check_environment(parser, parallel=False)
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}")
+    if data.is_of_photos(args.data):
+        parser.error("--data must be cifar10, synthetic or a folder with the binary files of CIFAR-10, got "
+                     f"{args.data}, which holds photos")
     most = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     args.limit, args.output = min(args.limit, most), args.output.expanduser()
     settings, kept = run.settings(args), args.output / "settings.json"
@@ -61,9 +67,13 @@ def arguments(description, name, epochs):
         args.output.mkdir(parents=True, exist_ok=True)
         if kept.exists() and json.loads(kept.read_text()) != settings:
             parser.error(f"--output {args.output} holds an experiment with other flags: choose another folder")
+        if not kept.exists() and (args.output / "results.json").exists():
+            parser.error(f"--output {args.output} holds results.json of another run: choose another folder")
         run.write_whole(kept, lambda path: path.write_text(json.dumps(settings)))
     except OSError as error:
         parser.error(f"--output {args.output} cannot be written ({error.strerror}): choose another folder")
+    except ValueError:
+        parser.error(f"{kept} is not of an experiment: choose another folder")
     return args
 
 
@@ -171,7 +181,7 @@ def errors_figure(rows, names):
             axes.plot(epochs, mean, style, color=color, label=name)
             axes.fill_between(epochs, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
         axes.set(xlabel="epoch", title=key.replace("_", " "), xlim=(0.5, values.shape[1] + 0.5))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("percent of the images")
     panels[1].legend(fontsize=9)
@@ -185,7 +195,7 @@ def write(args, rows, sizes):
         of_csv.writeheader()
         of_csv.writerows({**row, **{key: f"{row[key]:.4f}" for key in MEASURED}} for row in rows)
     text = table(rows, sizes)
-    (args.output / "table.md").write_text(text)
+    (args.output / "table.md").write_text(text, encoding="utf-8")
     figure = errors_figure(rows, list(sizes))
     seeds = f"{args.seeds} seed{'s' * (args.seeds > 1)}"
     figure.suptitle(f"{args.data_name or report.name_of(args.data)}, {args.limit:,} images to train on, {seeds}",

@@ -31,7 +31,8 @@ def of_run(model, network, split, probabilities, classes):
 
 
 def confusions(labels, predicted, classes):
-    """Return a figure of how many percent of each class are predicted as each: rows sum to 100.
+    """Return a figure of how many percent of each class are predicted as each: rows sum to 100, or to 0 without
+    images of the class.
 
     Args:
         labels, predicted: (N,), class indices.

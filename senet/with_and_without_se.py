@@ -21,7 +21,7 @@ EPOCHS = 16
 @run.errors_as_sentences
 def main():
     """Train what the command line says, and write the table and the figure."""
-    args = experiment.arguments(__doc__, "with_and_without_se", EPOCHS)
+    args = experiment.arguments(__doc__, __file__, EPOCHS)
     networks = {
         name: functools.partial(build, METAPARAMETERS["se_resnet14_wide_cifar10"] | {"ratio": ratio})
         for name, ratio in (("without SE", None), ("ratio 16", 16), ("ratio 4", 4))

@@ -91,7 +91,7 @@ def mean_and_variance(images):
 
 
 def fingerprint(splits):
-    """Return a text that differs where the photos of a split do; None of other images, which are always the same."""
+    """Return a text that differs where the photos of a split have other names; None of other images."""
     photos = [images for images, _ in splits.values()]
     if not isinstance(photos[0], Photos):
         return None
@@ -270,6 +270,8 @@ def photos_of_classes(folder):
     """Return {class: paths of its photos} of a folder with a subfolder for each class."""
     found = {path.name: list(photos_below(path)) for path in subfolders(folder)}
     for name, paths in found.items():
+        if not name.isascii() and name != name.encode("utf-8", "replace").decode():
+            raise DataError(f"{folder / name} must have a name in UTF-8: rename it")
         if not paths:
             raise DataError(f"{folder / name} holds no photos: each subfolder of {folder} must be a class, with files "
                             f"that end in {', '.join(ENDINGS)}")

@@ -21,7 +21,7 @@ EPOCHS = 20
 @run.errors_as_sentences
 def main():
     """Train what the command line says, and write the table and the figure."""
-    args = experiment.arguments(__doc__, "bypasses", EPOCHS)
+    args = experiment.arguments(__doc__, __file__, EPOCHS)
     networks = {
         name: functools.partial(build, METAPARAMETERS["squeezenet_bn_cifar10"] | {"bypass": bypass})
         for name, bypass in (("no bypass", None), ("simple bypass", "simple"), ("complex bypass", "complex"))

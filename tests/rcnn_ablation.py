@@ -5,7 +5,8 @@
 VARIANT is now, off_center (anchors 6 pixels to the right of and below their cells), mean (the box loss of the region
 proposal network a mean over the positive anchors, as often said, in place of a sum divided by all 256 that count), or
 both. The other flags are those of rcnn/train.py. To begin with the pre-training of another run, copy its file
-backup/pre-training.weights.h5 to pre-training.weights.h5 in the output folder.
+backup/pre-training.weights.h5 to pre-training.weights.h5 in the output folder; a finished run has no backup, so copy it
+before the end.
 """
 
 import shutil
@@ -27,7 +28,13 @@ def main():
     start, write = train.run.start, train.report.write
 
     def start_pretrained(args):
+        noted = args.output / "backup" / "variant"
+        if args.model != "faster_rcnn":
+            sys.exit(f"--model must be faster_rcnn, got {args.model}")
+        if noted.exists() and noted.read_text() != variant:
+            sys.exit(f"--output {args.output} holds an unfinished run of {noted.read_text()}: choose another folder")
         start(args)
+        noted.write_text(variant)
         kept = args.output / "pre-training.weights.h5"
         if kept.exists():
             shutil.copy(kept, args.output / "backup")

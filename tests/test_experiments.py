@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from folders import load
+from photos import write_photos
 from test_parameters import FIRE_FILTERS, SQUEEZENET_CIFAR10
 
 WRITTEN = {"measurements.csv", "results.json", "table.md", "errors.png"}
@@ -147,6 +148,34 @@ def test_every_experiment_runs(script, monkeypatch, tmp_path):
     assert [row["network"] for row in rows] == list(networks)
     assert all(0 <= float(row[key]) <= 100 for row in rows for key in ("training_error", "validation_error"))
     assert not list(tmp_path.glob("*/model.keras"))  # the histories are all that is kept
+
+
+def test_the_train_py_of_another_folder_is_refused(monkeypatch, capsys, tmp_path):
+    """A notebook that ran the experiment of another folder still has it."""
+    module = load("senet/with_and_without_se.py")
+    monkeypatch.setattr(module.experiment, "train", load("resnet/train.py"))
+    with pytest.raises(SystemExit) as exit_:
+        run(module, monkeypatch, tmp_path, "--data", "synthetic")
+    assert exit_.value.code == 2 and "resnet/train.py: restart it" in capsys.readouterr().err.replace("\\", "/")
+
+
+@pytest.mark.parametrize("name, contents, sentence", [
+    ("results.json", "{}", "holds results.json of another run: choose another folder"),
+    ("settings.json", "// of an editor", "is not of an experiment: choose another folder"),
+])  # fmt: skip
+def test_a_folder_of_something_else_is_left_as_it_is(name, contents, sentence, monkeypatch, capsys, tmp_path):
+    (tmp_path / name).write_text(contents)
+    with pytest.raises(SystemExit) as exit_:
+        run(load("vgg/depth_and_normalization.py"), monkeypatch, tmp_path, "--data", "synthetic")
+    assert exit_.value.code == 2 and sentence in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: contents}
+
+
+def test_photos_are_refused(monkeypatch, capsys, tmp_path):
+    write_photos(tmp_path / "photos", {"a": 3, "b": 3})
+    with pytest.raises(SystemExit) as exit_:
+        run(load("resnet/plain_against_residual.py"), monkeypatch, tmp_path / "out", "--data", tmp_path / "photos")
+    assert exit_.value.code == 2 and "which holds photos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def test_every_group_has_its_own_softmax():
 
 def test_the_sigmoids_are_independent():
     """Each answer depends on its own weights alone, and the answers do not add up to 1."""
+    keras.utils.set_random_seed(0)
     model = MODULE.build(SMALL, (32, 32, 3), 10)
     before = predict(model, images(4))
     kernel, bias = model.layers[-1].get_weights()
@@ -195,6 +196,17 @@ def test_the_two_tasks_are_two_runs(monkeypatch, capsys, tmp_path):
         assert exit_.value.code == (2 if task == "both" else 3)
     assert "argument --task: invalid choice: 'both'" in capsys.readouterr().err
     assert [args.output.name.removeprefix(module.MODEL) for args in outputs] == ["_groups", "_mosaic"]
+
+
+def test_each_of_several_devices_has_whole_mosaics(monkeypatch, capsys, tmp_path):
+    module = load("multilabel/train.py")
+    monkeypatch.setattr(module.distribution, "distribution", lambda: "of a batch among devices")
+    monkeypatch.setattr(module.distribution, "list_devices", lambda: ["cpu:0", "cpu:1"])
+    flags = ["--data", "synthetic", "--task", "mosaic", "--batch-size", "20", "--output", tmp_path]
+    with pytest.raises(SystemExit) as exit_:
+        main("multilabel", monkeypatch, *flags, module=module)
+    sentence = "--batch-size must be divisible by 8, four images for each device, got 20"
+    assert exit_.value.code == 2 and sentence in capsys.readouterr().err
 
 
 def test_the_kind_is_learned_first():

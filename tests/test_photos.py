@@ -307,6 +307,20 @@ def test_a_photo_that_cannot_be_read_is_named_before_the_training(how, name, pho
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_the_folder_of_the_photos_is_not_that_of_the_run(photos, monkeypatch, capsys):
+    for output in (photos, photos / "run"):
+        with pytest.raises(SystemExit) as exit_:
+            main("vgg", monkeypatch, "--data", photos, "--output", output)
+        assert exit_.value.code == 2 and "--output must not be in the folder of" in capsys.readouterr().err
+
+
+def test_a_class_whose_name_is_no_text_is_refused(photos, tmp_path):
+    """Its bytes are Latin-1: pictures could not show it."""
+    shutil.copytree(photos, tmp_path / "photos")
+    os.rename(tmp_path / "photos" / "cat", os.fsencode(tmp_path / "photos") + b"/caf\xe9")
+    refused(tmp_path / "photos", "must have a name in UTF-8: rename it")
+
+
 @pytest.mark.usefixtures("eagerly")
 def test_a_photo_that_is_lost_during_the_training_is_named(photos, monkeypatch, capsys, tmp_path):
     shutil.copytree(photos, tmp_path / "photos")

@@ -90,3 +90,7 @@ def test_what_it_cannot_do(trained, monkeypatch, capsys, tmp_path):
     keras.Model(pair, keras.layers.Add()(pair)).save(tmp_path / "model.keras")
     error = refused(monkeypatch, capsys, tmp_path, good)
     assert error == f"predict.py: error: {tmp_path} holds a siamese, which does not classify single images"
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, keras.layers.Dense(2, "sigmoid")(keras.layers.Flatten()(image))).save(tmp_path / "model.keras")
+    (tmp_path / "results.json").write_text(json.dumps({"model": "x", "classes": ["a", "b"], "task": "mosaic"}))
+    assert "holds a x, which does not classify single images" in refused(monkeypatch, capsys, tmp_path, good)

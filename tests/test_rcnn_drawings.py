@@ -53,7 +53,7 @@ def test_no_text_covers_another():
         boxes = extents(axes)
         assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
     figure = MODULE.detections([scene()], [TRUTH], [crowd], CLASSES, "rcnn")
-    assert "a margin of a support vector machine" in figure.get_suptitle()
+    assert "from its support vector machine" in figure.get_suptitle()
 
 
 def test_precision_over_recall():

@@ -207,7 +207,56 @@ def test_a_backup_half_saved_falls_back_to_the_epoch_before(tmp_path):
     later = 10**9 + (backup / "training_metadata.json").stat().st_mtime_ns
     os.utime(weights, ns=(later, later))  # killed between the weights of the sixth, which are whole, and its number
     run.start(run.argparse.Namespace(output=tmp_path, overwrite=False, seed=0))
+    for path in (weights, backup / "training_metadata.json"):  # and, while it fell back, killed in between
+        assert path.with_name(path.name + ".bkp").exists()
+        os.utime(weights, ns=(later, later))
+        run.start(run.argparse.Namespace(output=tmp_path, overwrite=False, seed=0))
     assert fit(6) == [4, 5]
+
+
+@pytest.mark.parametrize("call", ["rmtree", "copy2"])
+def test_killed_while_a_backup_is_removed_or_restored(call, monkeypatch, tmp_path):
+    """Removed, it is gone at once; restored, it is restored once more."""
+    given = {"output": tmp_path, "seed": 0}
+    run.start(run.argparse.Namespace(**given, overwrite=False))
+    backup = tmp_path / "backup"
+    names = ("latest.weights.h5", "training_metadata.json")
+    for name, before, after in zip(names, ("third", '{"epoch": 3}'), ("half of the fou", '{"epo'), strict=True):
+        (backup / f"{name}.bkp").write_text(before)
+        (backup / name).write_text(after)
+    calls, whole = [], getattr(run.shutil, call)
+
+    def killed(*args, **options):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return whole(*args, **options)
+
+    monkeypatch.setattr(run.shutil, call, killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.start(run.argparse.Namespace(**given, overwrite=call == "rmtree"))
+    monkeypatch.undo()
+    run.start(run.argparse.Namespace(**given, overwrite=False))
+    left = {name: (backup / name).read_text() for name in names if (backup / name).exists()}
+    assert left == ({} if call == "rmtree" else dict(zip(names, ("third", '{"epoch": 3}'), strict=True)))
+    assert not (tmp_path / "partial_backup").exists()
+
+
+def test_half_a_row_of_the_log_is_dropped(tmp_path):
+    """The disk was full while it was written."""
+    args = run.argparse.Namespace(output=tmp_path, overwrite=False, seed=0)
+    (tmp_path / "history.csv").write_text("epoch,accuracy,loss\n0,0.5,2.0\n1,0.6,1.5\n2,0.6")
+    run.start(args)
+    assert run.history(args) == {"epoch": [0, 1], "accuracy": [0.5, 0.6], "loss": [2.0, 1.5]}
+
+
+@pytest.mark.parametrize("flag", ["--data", "--output", "--weights"])
+def test_a_home_that_there_is_not(flag, monkeypatch, capsys):
+    flags = {"--data": "synthetic"} | {flag: "~no_such_user/x"}
+    with pytest.raises(SystemExit) as exit_:
+        main("resnet", monkeypatch, *(text for pair in flags.items() for text in pair))
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.strip().endswith("error: a path begins with ~ and the name of no user")
 
 
 def test_an_unfinished_run_of_other_flags_or_photos_is_not_continued(tmp_path):

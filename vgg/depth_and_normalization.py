@@ -24,7 +24,7 @@ LAYERS = {6: (1, 2, 2), 8: (2, 2, 3), 11: (3, 3, 4)}  # layers with weights: con
 @run.errors_as_sentences
 def main():
     """Train what the command line says, and write the table and the figure."""
-    args = experiment.arguments(__doc__, "depth_and_normalization", EPOCHS)
+    args = experiment.arguments(__doc__, __file__, EPOCHS)
     networks = {}
     for batch_normalization in (False, True):
         for depth, n_layers in LAYERS.items():
