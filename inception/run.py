@@ -145,6 +145,7 @@ def parse(parser, folder=lambda args: args.model, parallel=True):
     if keras.config.image_data_format() != "channels_last":
         parser.error("image_data_format in keras.json must be channels_last, got channels_first")
     devices.check_environment(parser, parallel)
+    devices.keep_memory()
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         found = "which is a file: unpack it first" if Path(args.data).expanduser().is_file() else "which does not exist"
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}, {found}")

@@ -55,6 +55,7 @@ def arguments(description, script, epochs):
     if Path(train.__file__).resolve().parent != script.parent:
         parser.error(f"this session has loaded {train.__file__}: restart it to run an experiment of another folder")
     devices.check_environment(parser, parallel=False)
+    devices.keep_memory()
     if args.data not in data.N_TRAINING and not Path(args.data).expanduser().is_dir():
         parser.error(f"--data must be cifar10, synthetic or a folder, got {args.data}")
     if data.is_of_photos(args.data):

@@ -62,6 +62,7 @@ def test_the_same_weights_give_the_same_predictions_on_every_backend(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(keras.config.backend() == "tensorflow", reason="test_trained.py and test_commands.py train more")
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_small_network_of_each_folder_trains_and_loads(folder, monkeypatch, tmp_path):
     """On the backend of this process; .ci/run calls it on JAX too. Two steps of its own train.py, saved and loaded."""

@@ -158,13 +158,15 @@ def test_the_command_of_the_readme(monkeypatch, tmp_path):
     assert args.output.is_dir() and not args.quick and args.only == benchmark.NAMES
 
 
-def measured(where, *names):
-    """Run the program for some networks, one call of each, check its files, and return what benchmark.json holds."""
-    arguments = ["-m", "tests.benchmark", "--quick", "--only", *names, "--output", where]
-    printed = run_python(*arguments, cwd=ROOT)
+def flags_for(where, *names):
+    return ["--quick", "--only", *names, "--output", str(where)]
+
+
+def check_files(where, flags, printed):
+    """The files hold what was printed, and each other's figures; return what benchmark.json holds."""
     found, text = json.loads((where / "benchmark.json").read_text()), (where / "table.md").read_text()
     assert text == printed
-    assert found["command"] == shlex.join(["python", *map(str, arguments)]) and found["quick"] is True
+    assert found["command"] == shlex.join(["python", "-m", "tests.benchmark", *flags]) and found["quick"] is True
     assert found["cores"] >= 1 and found["backend"] == keras.config.backend()
     assert found["versions"]["keras"] == keras.__version__ and found["versions"].keys() > {found["backend"], "numpy"}
     rows = [re.split(r" *\| *", line)[1:-1] for line in text.split("\n") if re.match(r"\| \w", line)]
@@ -178,7 +180,9 @@ def measured(where, *names):
 
 @pytest.mark.slow
 def test_the_program_writes_what_it_measures(tmp_path):
-    found = measured(tmp_path, "autoencoder", "blocks")
+    """Each network is called once."""
+    flags = flags_for(tmp_path, "autoencoder", "blocks")
+    found = check_files(tmp_path, flags, run_python("-m", "tests.benchmark", *flags, cwd=ROOT))
     (row,) = found["defaults"]
     assert (row["network"], row["updates"]) == ("autoencoder_cifar10", 20 * math.ceil(45_000 / 64))
     assert row["steps"] == [
@@ -194,9 +198,14 @@ def test_the_program_writes_what_it_measures(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_program_measures_every_folder_and_a_twin(tmp_path):
-    found = measured(tmp_path, *FOLDERS, "vgg16")
-    text = (tmp_path / "table.md").read_text()
+def test_the_program_measures_every_folder_and_a_twin(monkeypatch, capsys, tmp_path):
+    """Without training: every step takes a hundredth of a second."""
+    monkeypatch.setattr(benchmark, "shortest", lambda *steps, **calls: [0.01 * (i + 1) for i in range(len(steps))])
+    flags = flags_for(tmp_path, *FOLDERS, "vgg16")
+    monkeypatch.setattr(sys, "argv", ["tests/benchmark.py", *flags])
+    benchmark.main()
+    text = capsys.readouterr().out
+    found = check_files(tmp_path, flags, text)
     assert len(found["defaults"]) == len(FOLDERS)
     updates = {}
     for folder, row in zip(FOLDERS, found["defaults"], strict=True):

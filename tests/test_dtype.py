@@ -96,7 +96,7 @@ def check_run(folder, dtype, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", FOLDERS[:-1])  # rcnn in float16 alone, which asks for more
 def test_a_run_in_bfloat16(folder, monkeypatch, tmp_path):
     check_run(folder, "mixed_bfloat16", monkeypatch, tmp_path)
 

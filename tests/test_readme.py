@@ -116,17 +116,17 @@ def test_code_of_the_root_readme(monkeypatch, tmp_path):
     assert namespace["model"].output_shape == (None, 7)
 
     basic = load("resnet/resnet_basic.py")  # in place of a training
-    network = basic.build(basic.METAPARAMETERS["resnet14_wide_cifar10"], (32, 32, 3), 10)
-    network.name = "resnet14_wide_cifar10"
+    network = basic.build(basic.METAPARAMETERS["resnet8_wide_cifar10"], (32, 32, 3), 10)
+    network.name = "resnet8_wide_cifar10"
     inputs = keras.Input((32, 32, 3))
-    (tmp_path / "runs" / "resnet14_wide_cifar10_synthetic").mkdir(parents=True)
+    (tmp_path / "runs" / "resnet8_wide_cifar10_synthetic").mkdir(parents=True)
     model = keras.Model(inputs, network(inputs))
     model.compile("sgd", "sparse_categorical_crossentropy")
-    model.save(tmp_path / "runs" / "resnet14_wide_cifar10_synthetic" / "model.keras")
+    model.save(tmp_path / "runs" / "resnet8_wide_cifar10_synthetic" / "model.keras")
     monkeypatch.chdir(tmp_path)
     namespace = {"images": np.zeros((2, 32, 32, 3), "uint8"), "labels": np.zeros(2)}
     exec(use + layer + more, namespace)
-    assert namespace["probabilities"].shape == (2, 10) and namespace["backbone"].output_shape == (None, 4, 4, 192)
+    assert namespace["probabilities"].shape == (2, 10) and namespace["backbone"].output_shape == (None, 4, 4, 128)
 
 
 def test_pasted_functions_run_alone():
