@@ -198,7 +198,10 @@ def example(model, n=32):
     return x, np.arange(n) % 10, cross_entropy
 
 
-@first_of_each_module
+@pytest.mark.parametrize("name", [
+    name if name in FIRST and "inception_v2" not in name else pytest.param(name, marks=pytest.mark.slow)
+    for name in WITH_OPTIONS
+])
 def test_a_training_step_moves_every_filter(name):
     """In one of several draws of the initial weights: without batch normalization a draw may leave a ReLU dead.
 

@@ -179,6 +179,7 @@ def test_with_the_same_classes_the_classifier_is_kept(first, monkeypatch, tmp_pa
     assert all(same(weights, source[name]) for name, weights in seen[0][1].items())
 
 
+@pytest.mark.slow
 def test_defaults_of_the_two_steps(first, monkeypatch, tmp_path):
     module, parsed = load("resnet/train.py"), []
     tiny, _ = TRAINED["resnet"](module)
@@ -227,6 +228,7 @@ def test_weights_of_another_network_of_that_name():
         assert same(before, network.get_weights())
 
 
+@pytest.mark.slow
 def test_weights_that_cannot_be_taken(first, monkeypatch, capsys, tmp_path):
     output = ["--output", tmp_path / "out"]
     error = error_of("resnet", monkeypatch, capsys, "--weights", tmp_path, *output)

@@ -62,6 +62,7 @@ def test_paths_of_any_letters_on_a_terminal_of_ascii(tmp_path):
     assert json.loads((output / "results.json").read_text())["data"] == str(tmp_path / "a$_$b é数")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the C library of Linux")
 def test_memory_that_a_step_frees_is_kept_for_the_next():
     """In a process of its own: a block that was given back to Linux costs page faults when it is written again."""
