@@ -3,8 +3,7 @@
 There is no single paper: learning to copy through a narrow layer is Hinton and Salakhutdinov 2006, "Reducing the
 Dimensionality of Data with Neural Networks"; strided convolutions in place of pooling are Springenberg et al. 2014,
 "Striving for Simplicity", arXiv:1412.6806; transposed convolutions Zeiler et al. 2010, "Deconvolutional Networks". The
-layout is that of the slides that this collection follows: the decoder has the filters of the encoder in reverse order,
-except in its last layer, which has the channels of the image.
+decoder has the filters of the encoder in reverse order, except in its last layer, which has the channels of the image.
 
     autoencoder_cifar10
     encoder       ( 32,  32,   3) -> (  4,   4,  32)   convolutions of 64, 32 and 32 filters, each strided
@@ -17,8 +16,8 @@ except in its last layer, which has the channels of the image.
 The code of autoencoder_cifar10 has 512 values where the image has 3,072, a reduction by 83%; that of
 autoencoder_90_cifar10 has 304, a reduction by 90%.
 Trainable parameters: autoencoder_cifar10 49,027, autoencoder_90_cifar10 35,533.
-Differs from the slides: they leave out batch normalization and ReLU. Here both follow every layer but the last of the
-encoder and of the decoder: the values of the code and of the image may be any number. The transposed convolutions are
+Batch normalization and ReLU follow every layer but the last of the encoder and of the decoder: the values of the code
+and of the image may be any number. The transposed convolutions are
 cropped at the bottom and the right, on every backend, and their initial weights are Glorot-uniform.
 """
 

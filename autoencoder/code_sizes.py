@@ -3,8 +3,9 @@
     python autoencoder/code_sizes.py --data synthetic --limit 200 --epochs 1 --seeds 1    # seconds
     python autoencoder/code_sizes.py                                                      # CIFAR-10
 
-The networks differ in the last layer of the encoder alone, whose filters are the depth of the code. Each is trained as
-by train.py, with the same few seeds; the seed decides the split too, so PCA has an error from seed to seed as well.
+The networks differ in the depth of the code: the filters of the encoder's last layer, and of the decoder's first, which
+mirrors it. Each is trained as by train.py, with the same few seeds; the seed decides the split too, so PCA has an error
+from seed to seed as well.
 The output folder gets measurements.csv, a row for every training; results.json, table.md and psnr.png. A training that
 is interrupted resumes after its last finished epoch when the command is repeated.
 """

@@ -1,7 +1,7 @@
 """Train an autoencoder on CIFAR-10, and compare it with simpler codes of at most its size.
 
     python autoencoder/train.py --data synthetic --epochs 20    # minutes, no network
-    python autoencoder/train.py                                 # CIFAR-10, 10 to 20 minutes
+    python autoencoder/train.py                                 # CIFAR-10, about 10 minutes
 
 To resume an interrupted run, repeat the command.
 """
@@ -22,7 +22,7 @@ import report
 MODELS = {name: (autoencoder.build, metaparameters) for name, metaparameters in autoencoder.METAPARAMETERS.items()}
 
 MODEL = "autoencoder_cifar10"  # a code of 4x4x32, a sixth of the image
-EPOCHS = 20  # 10 to 20 minutes on 2 cores
+EPOCHS = 20  # about 10 minutes on 2 cores
 BATCH_SIZE = 64  # half of 128: twice as many steps an epoch
 LEARNING_RATE = 1e-2  # in short runs 5e-3 learned less, 2e-2 hardly more
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
@@ -87,7 +87,7 @@ def train(args, network, splits):
     training = with_targets(x, args.batch_size, args.seed)
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
-    schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
+    schedule = optimizers.schedules.CosineDecay(  # up, then down to almost 0
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
     for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # constant when saved

@@ -1,7 +1,7 @@
 """Train a small ResNet to give an image of CIFAR-10 several labels.
 
     python multilabel/train.py --data synthetic --epochs 4    # a minute, no network
-    python multilabel/train.py                                # groups: kind, realm, alive
+    python multilabel/train.py                                # groups: kind, realm, alive; 15 to 25 minutes
     python multilabel/train.py --task mosaic                  # the classes in 2x2 mosaics
 
 The default output folder is runs/NAME_TASK. To resume an interrupted run, repeat the command.

@@ -157,7 +157,7 @@ def train(args, splits):
     training = pairs.training_pairs(splits["training"], args.batch_size, args.seed)
     n_steps = args.epochs * len(training)
     n_warmup = max(1, round(WARMUP * n_steps))
-    schedule = optimizers.schedules.CosineDecay(  # in place of the papers' steps, for few epochs
+    schedule = optimizers.schedules.CosineDecay(  # the paper multiplies the rate by 0.99 after each epoch
         args.learning_rate / 10, max(1, n_steps - n_warmup), warmup_target=args.learning_rate, warmup_steps=n_warmup
     )
     for model, learning_rate in ((trained, schedule), (kept, args.learning_rate / 10)):  # constant when saved
