@@ -56,7 +56,8 @@ def build(metaparameters, input_shape=(32, 32, 3)):
         raise ValueError(f"n_filters must be whole numbers of at least 1, got {in_layers!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and input_shape[2]
+    if not is_shape or not all(n is None or isinstance(n, Integral) and n >= 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     divisor = 2 ** len(filters)
     if any(size is not None and (size < 1 or size % divisor) for size in input_shape[:2]):

@@ -155,7 +155,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and input_shape[2]
+    if not is_shape or not all(n is None or isinstance(n, Integral) and n >= 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     smallest = strides * (2 if pooling else 1) * 2 ** (len(groups) - 1)
     if any(size is not None and size < smallest for size in input_shape[:2]):
@@ -333,7 +334,8 @@ def float32_copy(model, size):
         return layer.from_config(layer.get_config() | {"dtype": "float32"})
 
     with device("cpu"):
-        copy = models.clone_model(model, Input((*size, 3)), in_float32)
+        network = Model(model.input, model.output, name=model.name)  # not compiled: a copy of the loss could fail
+        copy = models.clone_model(network, Input((*size, 3)), in_float32)
         copy.set_weights(model.get_weights())
     return copy
 
@@ -370,6 +372,8 @@ def pairs_of(kind, model, source):
     Raises:
         ValueError: they differ in number or in shape.
     """
+    if layers_of(source, layers.Identity):  # which mark the stages of a network of `build`
+        raise ValueError(f"source must be a network of keras.applications, got {source.name}")
     ours, theirs = layers_of(model, kind), layers_of(source, kind)
     if [layer.weights[0].shape for layer in ours] != [layer.weights[0].shape for layer in theirs]:
         differ = f"its {len(theirs)} {kind.__name__} layers and the {len(ours)} of model differ in number or shape"

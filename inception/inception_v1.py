@@ -121,9 +121,12 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
         raise ValueError(f"a group must be a tuple of blocks and begin with one, not with None, got {metaparameters}")
     if not isinstance(pooling, bool):
         raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
+    if batch_normalization not in (True, False):
+        raise ValueError(f"batch_normalization must be True or False, got {batch_normalization!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and input_shape[2]
+    if not is_shape or not all(n is None or isinstance(n, Integral) and n >= 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     strides_of_stem = strides * (4 if pooling else 2)
     smallest = strides_of_stem * 2 ** (len(groups) - 1)
@@ -205,7 +208,8 @@ def group(x, blocks, n_classes=None, pooling=True, batch_normalization=False):
         batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
-        Feature maps (N, H / 2, W / 2, filters of the last block) and the list of the auxiliary classifiers' outputs.
+        Feature maps (N, H / 2, W / 2, filters of the last block), of the last group (N, H, W, ...), and the list of the
+        auxiliary classifiers' outputs.
     """
     heads = []
     for metaparameters in blocks:
@@ -272,9 +276,10 @@ def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
     Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, with the
     constants of bvlc_googlenet, where k is 1 and the sum is a mean.
     """
-    squares = ops.pad(ops.square(x), ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))  # (N, H, W, C + size - 1)
+    squares = ops.square(ops.cast(x, "float32"))  # which float16 has only up to 65,504
+    squares = ops.pad(squares, ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))  # (N, H, W, C + size - 1)
     mean = sum(squares[..., i : i + x.shape[-1]] for i in range(size)) / size
-    return x / (1 + alpha * mean) ** beta
+    return x / ops.cast((1 + alpha * mean) ** beta, x.dtype)
 
 
 def classifier(x, n_classes, dropout=0.4):

@@ -147,7 +147,8 @@ def build(metaparameters, input_shape=(299, 299, 3), n_classes=1000, auxiliary=F
         raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and input_shape[2]
+    if not is_shape or not all(n is None or isinstance(n, Integral) and n >= 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     reductions = [bool(in_group.get("grid_reduction")) for in_group in groups]
     smallest = smallest_image(1, sum(reductions), strides, padding, pooling)
@@ -227,8 +228,9 @@ def group(x, block, blocks, grid_reduction=None, n_classes=None):
         n_classes: of the auxiliary classifiers; None leaves them out.
 
     Returns:
-        Feature maps (N, (H - 1) / 2, (W - 1) / 2, filters of the grid reduction), rounded down, and the list of the
-        auxiliary classifiers' outputs.
+        Feature maps (N, (H - 1) / 2, (W - 1) / 2, filters of the grid reduction and of the last block), rounded down;
+        without a grid reduction (N, H, W, filters of the last block). And the list of the auxiliary classifiers'
+        outputs.
     """
     inception_block, reduce_grid = functions_of(block)
     heads = []
@@ -475,7 +477,8 @@ def float32_copy(model, size):
         return layer.from_config(layer.get_config() | {"dtype": "float32"})
 
     with device("cpu"):
-        copy = models.clone_model(model, Input((*size, 3)), in_float32)
+        network = Model(model.input, model.output, name=model.name)  # not compiled: a copy of the loss could fail
+        copy = models.clone_model(network, Input((*size, 3)), in_float32)
         copy.set_weights(model.get_weights())
     return copy
 
@@ -512,6 +515,8 @@ def pairs_of(kind, model, source):
     Raises:
         ValueError: they differ in number or in shape.
     """
+    if layers_of(source, layers.Identity):  # which mark the stages of a network of `build`
+        raise ValueError(f"source must be a network of keras.applications, got {source.name}")
     ours, theirs = layers_of(model, kind), layers_of(source, kind)
     if [layer.weights[0].shape for layer in ours] != [layer.weights[0].shape for layer in theirs]:
         differ = f"its {len(theirs)} {kind.__name__} layers and the {len(ours)} of model differ in number or shape"

@@ -127,7 +127,8 @@ def check_number(name, value, least=1):
 
 def check_shape(input_shape, smallest):
     """Refuse a shape of images that is not (H, W, C), of a fixed size that is large enough."""
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3
+    if not is_shape or not all(isinstance(n, Integral) and n > 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     if min(input_shape[:2]) < smallest:
         raise ValueError(f"height and width must be at least {smallest}, got {input_shape[:2]}")
@@ -298,6 +299,7 @@ def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
     Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, with the
     constants of bvlc_googlenet, where k is 1 and the sum is a mean.
     """
-    squares = ops.pad(ops.square(x), ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))  # (N, H, W, C + size - 1)
+    squares = ops.square(ops.cast(x, "float32"))  # which float16 has only up to 65,504
+    squares = ops.pad(squares, ((0, 0), (0, 0), (0, 0), (size // 2, size // 2)))  # (N, H, W, C + size - 1)
     mean = sum(squares[..., i : i + x.shape[-1]] for i in range(size)) / size
-    return x / (1 + alpha * mean) ** beta
+    return x / ops.cast((1 + alpha * mean) ** beta, x.dtype)

@@ -114,7 +114,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and input_shape[2]
+    if not is_shape or not all(n is None or isinstance(n, Integral) and n >= 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     n_reductions = sum(bool(in_group.get("grid_reduction")) for in_group in groups)
     smallest = strides * (4 if pooling else 2) * 2**n_reductions
@@ -179,7 +180,8 @@ def group(x, blocks, grid_reduction=None, ratio=16):
         ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
 
     Returns:
-        Feature maps (N, H / 2, W / 2, filters of the grid reduction).
+        Feature maps (N, H / 2, W / 2, filters of the grid reduction and of the last block); without a grid reduction
+        (N, H, W, filters of the last block).
     """
     for metaparameters in blocks:
         x = inception_block(x, **metaparameters)

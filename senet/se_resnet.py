@@ -125,7 +125,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"pooling of the stem must be True or False, got {pooling!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and input_shape[2]
+    if not is_shape or not all(n is None or isinstance(n, Integral) and n >= 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     smallest = strides * (2 if pooling else 1) * 2 ** (len(groups) - 1)
     if any(size is not None and size < smallest for size in input_shape[:2]):

@@ -100,7 +100,8 @@ def build(metaparameters, input_shape=(105, 105, 1)):
         raise ValueError(f'initial_weights must be "he_normal" or "koch", got {initial_weights!r}')
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3
+    if not is_shape or not all(isinstance(n, Integral) and n > 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     smallest = 1  # of the encoding's feature maps; from there back to the image
     for n_layers, _, kernel_size, pooling in reversed(convolutions):

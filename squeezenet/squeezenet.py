@@ -99,16 +99,21 @@ def build(metaparameters, input_shape=(227, 227, 3), n_classes=1000):
     of_stem.apply_defaults()
     of_learner.apply_defaults()
     _, n_filters, kernel_size, strides, batch_normalization = of_stem.args
-    _, _, bypass, _, _ = of_learner.args
+    _, _, bypass, dropout, _ = of_learner.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
     if not all(groups):
         raise ValueError(f"a group must be a tuple of at least one block, got {metaparameters}")
     if bypass not in (None, "simple", "complex"):
         raise ValueError(f'bypass must be None, "simple" or "complex", got {bypass!r}')
+    if not isinstance(dropout, Real) or not 0 <= dropout < 1 or dropout is False:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+    if batch_normalization not in (True, False):
+        raise ValueError(f"batch_normalization must be True or False, got {batch_normalization!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not input_shape[2]:
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3 and input_shape[2]
+    if not is_shape or not all(n is None or isinstance(n, Integral) and n >= 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     smallest = kernel_size + strides * (2 ** len(groups) - 1)  # the stem and every group but the last pool
     if any(size is not None and size < smallest for size in input_shape[:2]):

@@ -89,6 +89,12 @@ def refused(path, sentence, given, input_shape=(96, 96, 3), n_classes=10, **opti
         (RESNEXT, {"convolution": "depthwise"}, 'must be "split_transform_merge" or "grouped_convolution", got'),
         (DENSENET, {"bottleneck": "False"}, "bottleneck must be True or False, got 'False'"),
         (SE_RESNET, {"bottleneck": None}, "bottleneck must be True or False, got None"),
+        (VGG, {"dropout": True}, "dropout must be at least 0 and below 1, got True"),
+        (VGG, {"dropout": None}, "dropout must be at least 0 and below 1, got None"),
+        (SQUEEZENET, {"dropout": 1.5}, "dropout must be at least 0 and below 1, got 1.5"),
+        (VGG, {"batch_normalization": "no"}, "batch_normalization must be True or False, got 'no'"),
+        (SQUEEZENET, {"batch_normalization": 2}, "batch_normalization must be True or False, got 2"),
+        (INCEPTION_V1, {"batch_normalization": None}, "batch_normalization must be True or False, got None"),
         (INCEPTION_V3, {"stem": {"padding": "causal"}}, "padding must be \"valid\" or \"same\", got 'causal'"),
         (INCEPTION_V3, {"groups": (A | {"block": "d"},)}, 'block must be "a", "b" or, without grid reduction, "c"'),
         (INCEPTION_V3, {"groups": (C | {"grid_reduction": {"n_3x3": 8}},)}, 'block must be "a", "b" or, without'),
@@ -124,7 +130,7 @@ def test_what_every_module_refuses(path):
     unknown = "metaparameters" if path == AUTOENCODER else INVALID + "got an unexpected keyword argument 'depth', in"
     unknown = INVALID + "depth, in" if path in DETECTORS else unknown
     refused(path, unknown, given | {"depth": 20})
-    for input_shape in ((32, 32), (32, 32, 0), (32, 32, None), "32x32", 32, None):
+    for input_shape in ((32, 32), (32, 32, 0), (32, 32, None), "32x32", 32, None, (32.5, 32, 3), ("32", 32, -3)):
         sentence = f"input_shape must be (height, width, channels), got {input_shape!r}"
         refused(path, re.escape(sentence), given, input_shape)
     if "n_classes" in inspect.signature(module.build).parameters:

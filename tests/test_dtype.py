@@ -64,6 +64,17 @@ def test_augmentation_shifts_by_whole_pixels_in_large_images_too(dtype):
     assert (shifted[0] != images).any()
 
 
+def test_local_response_normalization_of_large_values():
+    """The square of 300 is more than float16 has."""
+    module, x = load("inception/inception_v1.py"), np.full((1, 1, 1, 8), 300)
+    half, full = (
+        keras.ops.convert_to_numpy(module.local_response_normalization(keras.ops.cast(x, dtype)))
+        for dtype in ("float16", "float32")
+    )
+    assert half.dtype == "float16" and full.min() > 50
+    np.testing.assert_allclose(half, full, rtol=1e-3)
+
+
 def test_feature_maps_are_chosen_by_means_of_full_precision():
     """The mean of 1,024 values in bfloat16 is often off by more than two maps differ."""
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -268,6 +268,23 @@ def test_features_that_are_all_zero_prove_nothing():
         last.set_weights([kernel, bias])
 
 
+def test_a_network_of_this_repository_is_no_source():
+    """Its images are RGB already."""
+    module = load("vgg/vgg.py")
+    metaparameters = {"groups": ({"n_layers": 1, "n_filters": 8},), "n_units": ()}
+    model, source = (module.build(metaparameters, (32, 32, 3), 10) for _ in range(2))
+    with pytest.raises(ValueError, match="source must be a network of keras.applications, got"):
+        module.load_imagenet_weights(model, source)
+
+
+def test_a_compiled_network_takes_them_too():
+    """Its loss, a function, could not be copied."""
+    module = load("vgg/vgg.py")
+    model = module.build({"groups": ({"n_layers": 1, "n_filters": 8},), "n_units": ()}, (32, 32, 3), 10)
+    model.compile("sgd", lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p))
+    assert module.float32_copy(model, (32, 32)).count_params() == model.count_params()
+
+
 @pytest.mark.slow
 def test_another_depth_is_refused():
     for name, other, numbers in (

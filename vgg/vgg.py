@@ -30,7 +30,7 @@ are torchvision's, whose convolutions keep their biases; the _cifar10 networks a
 
 import inspect
 import warnings
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from keras import Input, Model, applications, config, device, layers, models, ops
@@ -107,9 +107,15 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         raise ValueError(f"n_layers, n_filters, n_units must be whole numbers of at least 1, got {metaparameters}")
     if "n_units" in in_classifier:
         in_classifier["n_units"] = [int(n) for n in in_classifier["n_units"]]  # numpy's too
+    dropout, batch_normalization = (metaparameters.get(name, 0) for name in ("dropout", "batch_normalization"))
+    if not isinstance(dropout, Real) or not 0 <= dropout < 1 or dropout is False:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+    if batch_normalization not in (True, False):
+        raise ValueError(f"batch_normalization must be True or False, got {batch_normalization!r}")
     if config.image_data_format() != "channels_last":
         raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-    if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
+    is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3
+    if not is_shape or not all(isinstance(n, Integral) and n > 0 for n in input_shape):
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
     if min(input_shape[:2]) < 2 ** len(groups):
         raise ValueError(f"height and width must be at least {2 ** len(groups)}, got {input_shape[:2]}")
@@ -254,7 +260,8 @@ def float32_copy(model, size):
         return layer.from_config(layer.get_config() | {"dtype": "float32"})
 
     with device("cpu"):
-        copy = models.clone_model(model, Input((*size, 3)), in_float32)
+        network = Model(model.input, model.output, name=model.name)  # not compiled: a copy of the loss could fail
+        copy = models.clone_model(network, Input((*size, 3)), in_float32)
         copy.set_weights(model.get_weights())
     return copy
 
@@ -288,6 +295,8 @@ def pairs_of(kind, model, source):
     Raises:
         ValueError: they differ in number or in shape.
     """
+    if layers_of(source, layers.Identity):  # which mark the stages of a network of `build`
+        raise ValueError(f"source must be a network of keras.applications, got {source.name}")
     ours, theirs = layers_of(model, kind), layers_of(source, kind)
     if [layer.weights[0].shape for layer in ours] != [layer.weights[0].shape for layer in theirs]:
         differ = f"its {len(theirs)} {kind.__name__} layers and the {len(ours)} of model differ in number or shape"

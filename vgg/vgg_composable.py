@@ -16,7 +16,7 @@ Trainable parameters, and what differs from the paper: as in the module of funct
 """
 
 import inspect
-from numbers import Integral
+from numbers import Integral, Real
 
 from keras import Input, Model, config, layers
 
@@ -95,9 +95,15 @@ class VGG:
             raise ValueError(f"n_layers, n_filters, n_units must be whole numbers of at least 1, got {metaparameters}")
         if "n_units" in in_classifier:
             in_classifier["n_units"] = [int(n) for n in in_classifier["n_units"]]  # numpy's too
+        dropout, batch_normalization = (metaparameters.get(name, 0) for name in ("dropout", "batch_normalization"))
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1 or dropout is False:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+        if batch_normalization not in (True, False):
+            raise ValueError(f"batch_normalization must be True or False, got {batch_normalization!r}")
         if config.image_data_format() != "channels_last":
             raise ValueError("image_data_format must be channels_last, got channels_first (keras.json or keras.config)")
-        if not isinstance(input_shape, (tuple, list)) or len(input_shape) != 3 or not all(input_shape):
+        is_shape = isinstance(input_shape, (tuple, list)) and len(input_shape) == 3
+        if not is_shape or not all(isinstance(n, Integral) and n > 0 for n in input_shape):
             raise ValueError(f"input_shape must be (height, width, channels), got {input_shape!r}")
         if min(input_shape[:2]) < 2 ** len(groups):
             raise ValueError(f"height and width must be at least {2 ** len(groups)}, got {input_shape[:2]}")
