@@ -80,6 +80,19 @@ def test_a_network_begins_with_what_the_pre_trained_one_has_learned(monkeypatch)
         assert same(network.get_layer("head").get_layer("classes").get_weights(), others)
 
 
+def test_a_pre_training_that_diverges_names_its_own_rate(monkeypatch):
+    module = small(monkeypatch)
+
+    def fit(*args):
+        raise RuntimeError("NaN or Inf loss found")
+
+    monkeypatch.setattr(module.steps, "fit", fit)
+    args = module.run.argparse.Namespace(seed=0, pretraining_epochs=1, pretraining_rate=1e6)
+    images = np.zeros((4, 32, 32, 3), "uint8"), np.zeros(4, "int32")
+    with pytest.raises(module.data.DataError, match="repeat with --overwrite and a lower --pretraining-rate"):
+        module.pretrain(args, {"training": images, "validation": images}, 10, np.zeros(3), np.ones(3))
+
+
 def smooth_l1(x, sigma):
     x = abs(x)
     return np.where(x < 1 / sigma**2, 0.5 * (sigma * x) ** 2, x - 0.5 / sigma**2)
