@@ -142,6 +142,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, growth_rate, *sizes]):
         names = "n_blocks, growth_rate, n_filters, kernel_size and strides"
         raise ValueError(f"{names} must be whole and at least 1, got {metaparameters}")
+    if strides > 1 and kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size of the stem must be odd where strides are above 1, got {kernel_size}")
     if not isinstance(bottleneck, bool):
         raise ValueError(f"bottleneck must be True or False, got {bottleneck!r}")
     if not isinstance(reduction, Real) or not 0 < reduction <= 1:

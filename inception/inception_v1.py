@@ -117,6 +117,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000, auxiliary=F
     _, n_filters, n_filters_out, kernel_size, strides, pooling, batch_normalization = of_stem.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, n_filters_out, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if strides > 1 and kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size of the stem must be odd where strides are above 1, got {kernel_size}")
     if any(not blocks or blocks[0] is None for blocks in groups):
         raise ValueError(f"a group must be a tuple of blocks and begin with one, not with None, got {metaparameters}")
     if not isinstance(pooling, bool):

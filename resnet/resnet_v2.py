@@ -92,6 +92,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     _, n_filters, kernel_size, strides, pooling = of_stem.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if strides > 1 and kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size of the stem must be odd where strides are above 1, got {kernel_size}")
     if of_learner.arguments["strided_convolution"] not in ("1x1", "3x3"):
         raise ValueError(f'strided_convolution must be "1x1" or "3x3", got {metaparameters}')
     if not isinstance(pooling, bool):

@@ -99,6 +99,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     _, _, ratio = of_learner.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, n_filters_out, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if strides > 1 and kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size of the stem must be odd where strides are above 1, got {kernel_size}")
     if any(not in_group["blocks"] for in_group in groups):
         raise ValueError(f"a group must have a tuple of at least one block, got {metaparameters}")
     if any(arguments.get("pooling", "max") not in ("average", "max") for _, arguments in calls):

@@ -115,6 +115,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     _, _, ratio, bottleneck = of_learner.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if strides > 1 and kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size of the stem must be odd where strides are above 1, got {kernel_size}")
     if not isinstance(bottleneck, bool):
         raise ValueError(f"bottleneck must be True or False, got {bottleneck!r}")
     narrowest = min(in_group["n_filters"] for in_group in groups) * (4 if bottleneck else 1)

@@ -71,6 +71,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     _, _, cardinality, ratio, convolution = of_learner.args
     if not all(isinstance(n, Integral) and n > 0 for n in [n_filters, kernel_size, strides, *sizes]):
         raise ValueError(f"filters, blocks, kernel_size and strides must be whole and at least 1, got {metaparameters}")
+    if strides > 1 and kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size of the stem must be odd where strides are above 1, got {kernel_size}")
     widths = [in_group["n_filters"] for in_group in groups]
     if not isinstance(cardinality, Integral) or cardinality < 1 or any(n % cardinality for n in widths):
         raise ValueError(f"cardinality must be a whole number that divides n_filters, {widths}, got {cardinality!r}")
