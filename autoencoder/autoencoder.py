@@ -17,8 +17,8 @@ The code of autoencoder_cifar10 has 512 values where the image has 3,072, a redu
 autoencoder_90_cifar10 has 304, a reduction by 90%.
 Trainable parameters: autoencoder_cifar10 49,027, autoencoder_90_cifar10 35,533.
 Batch normalization and ReLU follow every layer but the last of the encoder and of the decoder: the values of the code
-and of the image may be any number. The transposed convolutions are
-cropped at the bottom and the right, on every backend, and their initial weights are Glorot-uniform.
+and of the image may be any number. The transposed convolutions are cropped at the bottom and
+the right, on every backend, and their initial weights are Glorot-uniform.
 """
 
 from numbers import Integral

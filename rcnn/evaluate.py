@@ -57,8 +57,8 @@ def judge(found, truth, kinds, threshold=0.5):
 
     A detection is right if its IoU with the object of its class that it overlaps most is above the threshold, and no
     better detection has found that object before ("twice"). Of the others, "class wrong" is on an object of another
-    class, "box off" on one of its class but not well enough (an IoU of at least 0.1), "background" on none of
-    either so well.
+    class, "box off" on one of its class but not well enough (an IoU of at least 0.1). All the
+    others are "background".
 
     Args:
         found: a record of detect.detect, the best first.

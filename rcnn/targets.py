@@ -112,7 +112,7 @@ def region_example(truth, classes, proposals, n_classes, background, rng):
     """Choose the regions of a scene that count, a quarter of them objects: section 2.3 of the Fast R-CNN paper.
 
     Returns:
-        Regions (R, 4), filled up with the same once more; targets {"classes": (R,), 0 for the background, "deltas": (R,
+        Regions (R, 4), filled up by repeating them; targets {"classes": (R,), 0 for the background, "deltas": (R,
         K + 1, 4)}; and weights {"classes": (R,), "deltas": (R, K + 1)}, both divided by the number of regions that
         count.
     """
