@@ -44,7 +44,8 @@ def scaled_image(images, n_numbers):
 def pca(training, images, n_numbers):
     """Reconstruct images from their first n_numbers principal components, those of the training images.
 
-    Of all linear codes of that size this one has the lowest squared error on the training images.
+    Of all linear codes of that size this one has the lowest squared error on the training images. There are no more
+    components than training images.
     """
     flat = training.reshape(len(training), -1)  # (N, H W C)
     mean = flat.mean(0)

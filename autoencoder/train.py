@@ -79,7 +79,7 @@ def train(args, network, splits):
         splits: {"training": (images, labels), "validation": ...}, images (N, H, W, C), pixels 0 to 255.
     """
     x, _ = splits["training"]
-    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    mean, variance = data.mean_and_variance(x)
     images = Input(x.shape[1:], name="images")
     outputs = restore(network(pre_stem(images, mean, variance)), mean, variance)
     kept, trained = Model(images, outputs), Model(images, outputs)  # without augmentation they differ in the rate alone

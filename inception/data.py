@@ -81,13 +81,18 @@ def load(source, limit=None, seed=0, image_size=32):
 
 
 def mean_and_variance(images):
-    """Return mean and variance of each channel, (3,), over all pixels of an array, or of a sample of `Photos`."""
-    if not isinstance(images, Photos):
-        return images.mean((0, 1, 2)), images.var((0, 1, 2))
-    sample = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))  # the training photos are shuffled
-    pixels = (read_photo(path, images.size).astype("float64") for path in images.paths[sample])
-    mean, square = np.mean([(x.mean((0, 1)), (x**2).mean((0, 1))) for x in pixels], 0)
-    return mean, square - mean**2
+    """Return mean and variance of each channel, (3,), over all pixels of an array, or of a sample of `Photos`.
+
+    They are float32, since PyTorch on Apple's GPUs takes no float64.
+    """
+    if isinstance(images, Photos):
+        sample = np.unique(np.linspace(0, len(images) - 1, SAMPLE).astype(int))  # the training photos are shuffled
+        pixels = (read_photo(path, images.size).astype("float64") for path in images.paths[sample])
+        mean, square = np.mean([(x.mean((0, 1)), (x**2).mean((0, 1))) for x in pixels], 0)
+        variance = square - mean**2
+    else:
+        mean, variance = images.mean((0, 1, 2)), images.var((0, 1, 2))
+    return mean.astype("float32"), variance.astype("float32")
 
 
 def fingerprint(splits):
@@ -370,7 +375,7 @@ def read_photo(path, size, rng=None):
     try:
         with Image.open(path) as image:
             image.draft(None, (2 * size, 2 * size))  # decodes a large JPEG at half, a quarter or an eighth of its size
-            image = to_rgb(ImageOps.exif_transpose(image))
+            image = to_rgb(upright(image))
     except Exception as error:  # Pillow's decoders raise many kinds
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "not an image that Pillow knows" if unknown else getattr(error, "strerror", None) or error
@@ -383,6 +388,15 @@ def read_photo(path, size, rng=None):
         left, top = rng.integers(0, (width - side + 1, height - side + 1)).tolist()
     square = (left, top, left + side, top + side)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, square))
+
+
+def upright(image):
+    """Return a Pillow image turned as its EXIF data say, or as it is if Pillow cannot read these."""
+    image.load()  # whose errors are of the pixels
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises many kinds
+        return image
 
 
 def to_rgb(image):

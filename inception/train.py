@@ -168,7 +168,7 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
     weights = {name: 1.0 if name == "main" else AUXILIARY_WEIGHT for name in outputs}
 
     def one_hot(labels):
-        return dict.fromkeys(weights, utils.to_categorical(labels, network.output_shape[1]))
+        return dict.fromkeys(weights, utils.to_categorical(labels, network.output_shape[1]).astype("float32"))
 
     training, validation = (
         run.batches(splits[name], args.batch_size, seed, one_hot)

@@ -24,6 +24,9 @@ except (ModuleNotFoundError, ValueError) as error:  # a backend that is missing 
     found = "pip install -r requirements.txt" if lacks else f"KERAS_BACKEND {wanted}"
     sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {found} ({error})\n")
     sys.exit(2)
+if tuple(map(int, keras.__version__.split(".")[:2])) < (3, 13):
+    sys.stderr.write(f"{Path(sys.argv[0]).name}: error: Keras must be 3.13 or later, got {keras.__version__}\n")
+    sys.exit(2)
 
 BACKENDS = ("tensorflow", "jax", "torch")  # of Keras, those that train
 TIMEOUT = 50  # seconds to wait for the other processes

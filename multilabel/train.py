@@ -122,7 +122,7 @@ def train(args, splits, classes):
     network = build(metaparameters, input_shape, n_classes if args.task == "groups" else len(classes))
     network.name = args.model
     images = Input(input_shape, name="images")
-    normalized = pre_stem(images, x.mean((0, 1, 2)), x.var((0, 1, 2)))
+    normalized = pre_stem(images, *data.mean_and_variance(x))
     kept = Model(images, network(normalized))  # to be used: pixels in, nothing random
     augmented = augmentation(normalized, shift=4 / input_shape[0])  # of 32, or of a mosaic's 64
     trained = Model(images, network(augmented))  # the same layers, the same weights

@@ -3,8 +3,9 @@
     python rcnn/detect.py runs/faster_rcnn holiday.jpg cat.png    # draws the boxes, and writes them as JSON
 
 Pictures may have any size: the shorter side is brought to --size pixels, and the boxes that come out are in pixels of
-the picture as it is. R-CNN and Fast R-CNN begin with selective search, which takes 0.4 seconds for 128x128 pixels, and
-grows faster than the number of pixels.
+the picture as it is. Choose --size so that the objects are 24 to 64 pixels large, as those of the scenes are. R-CNN and
+Fast R-CNN begin with selective search, which takes 0.4 seconds for 128x128 pixels, and grows faster than the number of
+pixels.
 
 The picture shows what has a probability of at least 0.5, or of R-CNN a score of at least 0; the JSON holds all from
 0.05 on, or of R-CNN all.
@@ -13,6 +14,7 @@ Keras finds the layers of a saved Fast or Faster R-CNN once this module, or fast
 """
 
 import argparse
+import functools
 import json
 import math
 from pathlib import Path
@@ -21,7 +23,7 @@ import run
 
 import numpy as np
 from keras import Input, Model, ops, utils
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 import boxes
 import data
@@ -55,17 +57,17 @@ def main():
     results = report.results_of(args.run)
     if results["model"] not in MIN_SCORE:
         parser.error(f"{args.run} holds a {results['model']}, which detects nothing")
-    pictures, classes = [read(path) for path in args.pictures], results["classes"]
-    for path, picture in zip(args.pictures, pictures, strict=True):
-        height, width = picture.shape[:2]
+    for path in args.pictures:  # all of them first: a bad one must not end half of the work
+        height, width = read(path).shape[:2]
         most = math.isqrt(MOST_PIXELS * min(height, width) // max(height, width))
         if args.size > most:
             parser.error(f"--size must be at most {most} for {path} of {width}x{height} pixels, got {args.size}")
-    model = run.load_model(args.run)
+    model, classes = run.load_model(args.run), results["classes"]
     output = (args.output or args.run / "detections").expanduser()
     output.mkdir(parents=True, exist_ok=True)
-    is_distinct = len({path.stem for path in args.pictures}) == len(pictures)
-    for i, (path, picture) in enumerate(zip(args.pictures, pictures, strict=True)):
+    is_distinct = len({path.stem for path in args.pictures}) == len(args.pictures)
+    for i, path in enumerate(args.pictures):
+        picture = read(path)
         found = detect_picture(model, picture, args.size)
         name = path.stem if is_distinct else f"{i}_{path.stem}"
         records = [
@@ -83,7 +85,7 @@ def read(path):
     """Return the pixels of an image file, (H, W, 3) uint8, upright and in color."""
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(data.to_rgb(ImageOps.exif_transpose(image)))
+            pixels = np.asarray(data.to_rgb(data.upright(image)))
     except Exception as error:  # Pillow's decoders raise many kinds
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "not an image that Pillow knows" if unknown else getattr(error, "strerror", None) or error
@@ -114,6 +116,7 @@ def detect_picture(model, picture, size):
     return found | {"boxes": found["boxes"] * ratio, "regions": found["regions"] * ratio}
 
 
+@functools.lru_cache(maxsize=1)  # pictures of one size in a row, as of a video, share what is compiled
 def for_size(model, image_size):
     """Return the same detector for images of another size (height, width), with the same weights."""
     network, normalization = model.layers[-1], model.get_layer("normalization")

@@ -411,11 +411,11 @@ def best(args):
 
 
 def load_model(folder):
-    """Return the model of a run."""
+    """Return the model of a run, which may take a Keras at least as new as the one that saved it."""
     path = Path(folder).expanduser() / "model.keras"
     try:
         return keras.saving.load_model(path)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise data.DataError(f"{path} cannot be loaded ({' '.join(str(error).split())[:200]})") from error
 
 

@@ -21,6 +21,8 @@ FAST = tuple((space, measures, k) for k in (50, 100) for space in ("hsv", "lab")
 def selective_search(image, strategies=STRATEGIES, min_side=8, max_boxes=None, seed=0):
     """Return boxes in which an object may be, the most promising first.
 
+    Time and memory are those of lists with an entry for each pixel: scale a photo down before.
+
     Args:
         image: (H, W, 3), or gray, (H, W) or (H, W, 1), pixels 0 to 255.
         strategies: a tuple of (color space, measures, k): "rgb", "hsv" or "lab"; some of the letters of "ctsf", color,

@@ -200,12 +200,14 @@ def stack(examples):
 
 
 def check_objects(scenes, objects):
-    """Raise ValueError unless boxes are (M, 4), each with an area and inside its scene, and each with a class."""
+    """Raise ValueError unless boxes are (M, 4), each with an area, inside its scene, and with a class from 0 on."""
     height, width = scenes.shape[1:3]
     for i, (truth, classes) in enumerate(objects):
         if np.ndim(truth) != 2 or np.shape(truth)[1] != 4 or len(truth) != len(classes):
             shapes = f"{np.shape(truth)}, {np.shape(classes)}"
             raise ValueError(f"scene {i} must have boxes (M, 4) and classes (M,), got {shapes}")
+        if len(classes) and min(classes) < 0:
+            raise ValueError(f"scene {i}: a class must be 0 or more, none the background, got {min(classes)}")
         for box in truth:
             x1, y1, x2, y2 = (float(side) for side in box)
             if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):

@@ -115,8 +115,7 @@ def train(args, splits, scenes, n_classes):
     start = time.perf_counter()
     try:
         if not (args.output / "model.keras").exists():
-            images, _ = splits["training"]
-            mean, variance = images.mean((0, 1, 2)), images.var((0, 1, 2))
+            mean, variance = data.mean_and_variance(splits["training"][0])
             network = MODELS[args.model](args, splits, scenes, n_classes, mean, variance)
             network.name = args.model
             run.write_whole(args.output / "model.keras", behind_pre_stem(network, mean, variance).save)

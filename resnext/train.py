@@ -149,8 +149,12 @@ def train(args, network, splits, mean, variance, learning_rate, first_epoch=0, s
     for variable in network.trainable_variables:
         if variable.name == "kernel":  # not biases, not batch normalization
             variable.regularizer = regularizers.L2(WEIGHT_DECAY / 2)  # the gradient is WEIGHT_DECAY times the kernel
+
+    def one_hot(labels):
+        return utils.to_categorical(labels, network.output_shape[1]).astype("float32")
+
     training, validation = (
-        run.batches(splits[name], args.batch_size, seed, lambda y: utils.to_categorical(y, network.output_shape[1]))
+        run.batches(splits[name], args.batch_size, seed, one_hot)
         for name, seed in (("training", args.seed), ("validation", None))
     )
     n_steps = args.epochs * len(training)

@@ -147,7 +147,7 @@ def train(args, splits):
     network = build(metaparameters, x.shape[1:])
     network.name = args.model
     pair = [Input(x.shape[1:], name=name) for name in ("left", "right")]
-    normalized = pre_stem(pair, x.mean((0, 1, 2)), x.var((0, 1, 2)))
+    normalized = pre_stem(pair, *data.mean_and_variance(x))
     kept = Model(pair, network(normalized))  # to be used: pixels in, nothing random
     trained = Model(pair, network([augmentation(images, SHIFT) for images in normalized]))  # the same weights
 

@@ -107,6 +107,13 @@ def test_an_unknown_backend_ends_in_a_sentence(folder, backend, reason, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_a_keras_that_is_too_old_ends_in_a_sentence():
+    code = "import sys, keras; sys.argv = ['train.py']; keras.__version__ = '3.9.2'; import devices"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "vgg", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "train.py: error: Keras must be 3.13 or later, got 3.9.2\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(len(INSTALLED) == 3, reason="all backends are installed")
 def test_a_backend_that_is_not_installed_ends_in_a_sentence():
     missing = next(backend for backend in MODULES if backend not in INSTALLED)

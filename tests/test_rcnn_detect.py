@@ -213,6 +213,7 @@ def test_a_picture_larger_than_the_scenes(models, name, monkeypatch):
 
 def test_a_model_of_the_same_size_is_the_same(models):
     for name in ("fast_rcnn", "faster_rcnn"):
+        assert MODULE.for_size(models[name], (96, 160)) is MODULE.for_size(models[name], (96, 160))  # compiled once
         again = MODULE.for_size(models[name], SHAPE[:2])
         expected, found = (MODULE.detect(model, scene(), regions_of(4)) for model in (models[name], again))
         for key, values in expected.items():

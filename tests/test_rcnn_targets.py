@@ -365,4 +365,7 @@ def test_each_object_needs_a_class():
     objects[1] = objects[1][0], np.zeros(2, int)
     with pytest.raises(ValueError, match=r"scene 1 must have .*, got \(1, 4\), \(2,\)"):
         make("anchors", objects=objects)
+    objects[1] = objects[1][0], np.array([-1])  # not the background
+    with pytest.raises(ValueError, match=r"scene 1: a class must be 0 or more, .*, got -1"):
+        make("anchors", objects=objects)
     MODULE.check_objects(np.zeros((1, HEIGHT, WIDTH, 3)), [(np.array([[0, 0, WIDTH, HEIGHT]]), [0])])  # fills the scene

@@ -94,7 +94,7 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
     tests = {"pip install -r requirements.txt", "python -m pytest -n 2", 'python -m pytest -n 2 -m ""'}
     variables = "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:9876 KERAS_DISTRIBUTION_NUM_PROCESSES=2"
     times = {"python resnext/step_times.py", "python -m tests.benchmark --output runs/benchmark"}
-    backends = {"pip install keras numpy matplotlib jax", f"export KERAS_BACKEND=jax {variables}"}
+    backends = {'pip install "keras>=3.13" numpy matplotlib jax', f"export KERAS_BACKEND=jax {variables}"}
     assert others == tests | clone | photos | rcnn | backends | times
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'python -m pytest -n 2 -m ""' in ci and "-r requirements.txt" in ci

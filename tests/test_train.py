@@ -69,6 +69,16 @@ def test_what_is_compiled_is_what_the_hyperparameters_say(folder, monkeypatch, t
     assert {args.model, "normalization"} < {layer.name for layer in kept.layers}
 
 
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if f != "rcnn"])
+def test_nothing_is_float64(folder, monkeypatch, tmp_path):
+    """PyTorch on Apple's GPUs takes no array of that type."""
+    _, _, _, kept, named = fitted(folder, monkeypatch, tmp_path, "--epochs", "1", "--limit", "90")
+    arrays = keras.tree.flatten(named["validation_data"][0])
+    normalization = kept.get_layer("normalization")
+    arrays += [normalization.input_mean, normalization.input_variance]
+    assert len(arrays) >= 4 and "float64" not in {str(array.dtype) for array in arrays}
+
+
 def test_pre_stem():
     module = load("vgg/train.py")  # the same function in every classifier, by test_copies.py
     mean, variance = np.array([10.0, 20.0, 30.0]), np.array([4.0, 9.0, 16.0])
