@@ -353,12 +353,12 @@ def test_the_benchmark_times_the_three(runs, monkeypatch, tmp_path, capsys):
 def test_faster_rcnn_learns(joint, monkeypatch, tmp_path):
     """In both ways it finds the objects of six scenes by heart: to guess the classes would give an mAP of 0.1.
 
-    A narrow network, and scenes of 96x96 pixels, which it sees ten times each in an epoch.
+    A narrow network, and scenes of 96x96 pixels, which every step but the last sees ten times each in an epoch.
     """
     groups = tuple({"n_layers": 1, "n_filters": n} for n in (16, 32, 64))
     module = small(monkeypatch, groups, n_units=(128,), dropout=0.0)
     monkeypatch.setattr(module, "make_scenes", functools.partial(module.make_scenes, size=96))
-    monkeypatch.setattr(module, "RPN_SHARE", 0.5)
+    monkeypatch.setattr(module, "RPN_SHARE", 1)
     make_splits = module.make_splits
 
     def six_scenes(splits, n_scenes, seed):

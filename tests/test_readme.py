@@ -217,6 +217,20 @@ def test_results_of_autoencoder():
         assert psnr["autoencoder"] >= psnr["scaled image"] + 2 and psnr["autoencoder"] > psnr["mean image"]
 
 
+def test_the_experiment_of_autoencoder():
+    """Its log is of the defaults, and the table on the page is made of the log."""
+    module, readme = load("autoencoder/code_sizes.py"), (ROOT / "autoencoder" / "README.md").read_text()
+    folder = ROOT / "autoencoder" / "results" / "code_sizes"
+    log = json.loads((folder / "results.json").read_text())
+    assert f"{log['command']}\n" in readme and "<!-- include results/code_sizes/table.md -->" in readme
+    assert (log["epochs"], log["limit"], log["seeds"]) == (module.EPOCHS, 15_000, 3)
+    networks = log["networks"]
+    sizes = {network["code_size"]: (network["parameters"], network["multiply_adds"]) for network in networks}
+    rows = [{"code_size": network["code_size"]} | {name: values[seed] for name, values in network["psnr"].items()}
+            for network in networks for seed in range(3)]
+    assert module.table(rows, sizes) == (folder / "table.md").read_text()
+
+
 def test_results_of_rcnn():
     """What is asked of each detector, within 45 minutes, and of their times the papers' story."""
     readme = (ROOT / "rcnn" / "README.md").read_text()
