@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster convolutions, which TensorFlow leaves off on some CPUs
+
 try:
     import keras
     import numpy as np

@@ -1,6 +1,7 @@
 # The same file in the folder of every classifier.
 """Pictures of what a network has learned: its confusions, its most confident mistakes, its feature maps."""
 
+import math
 import re
 
 import keras
@@ -70,9 +71,10 @@ def confident_mistakes(images, labels, probabilities, classes):
     predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[confidence[wrong].argsort()[::-1][:N_MISTAKES]]
-    figure = Figure(figsize=(8.4, 7.4), layout="constrained")
+    n_rows = max(1, math.ceil(len(chosen) / 6))
+    figure = Figure(figsize=(8.4, 0.6 + 1.7 * n_rows), layout="constrained")
     figure.suptitle("the most confident mistakes: predicted, then what it is" if len(chosen) else "no mistakes")
-    for axes in figure.subplots(4, 6).flat:
+    for axes in figure.subplots(n_rows, 6, squeeze=False).flat:
         axes.axis("off")
     for axes, i, image in zip(figure.axes, chosen, images[chosen], strict=False):
         axes.imshow(image)

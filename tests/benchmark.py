@@ -28,6 +28,8 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as devices.py of the folders does
+
 import keras
 import numpy as np
 from keras import applications

@@ -4,11 +4,14 @@ import contextlib
 import functools
 import importlib.util
 import inspect
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as devices.py of the folders does
 
 import keras
 import numpy as np

@@ -91,11 +91,12 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
         "python rcnn/detect.py runs/faster_rcnn holiday.jpg --size 256",
         "python tests/rcnn_ablation.py now --data data/cifar10-jpeg --joint --scenes 1667 --output runs/ablation/now",
     }
+    experiments = {"python autoencoder/code_sizes.py --data data/cifar10-jpeg --data-name 'CIFAR-10 (JPEG copy)'"}
     tests = {"pip install -r requirements.txt", "python -m pytest -n 2", 'python -m pytest -n 2 -m ""'}
     variables = "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:9876 KERAS_DISTRIBUTION_NUM_PROCESSES=2"
     times = {"python resnext/step_times.py", "python -m tests.benchmark --output runs/benchmark"}
     backends = {'pip install "keras>=3.13" numpy matplotlib jax', f"export KERAS_BACKEND=jax {variables}"}
-    assert others == tests | clone | photos | rcnn | backends | times
+    assert others == tests | clone | photos | rcnn | backends | times | experiments
     ci = (ROOT / ".ci" / "run").read_text()
     assert 'python -m pytest -n 2 -m ""' in ci and "-r requirements.txt" in ci
 
@@ -172,6 +173,27 @@ def log_of_the_defaults(folder, *where):
 def results_of(readme):
     """Return the paths of all tables of results in a README."""
     return [path for paths in re.findall(r"<!-- results ([^:>]*)", readme) for path in paths.split()]
+
+
+def test_the_first_command_of_the_root_readme_is_that_of_its_log_and_picture():
+    log = json.loads((ROOT / "results" / "first_run" / "results.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert f"&& {log['command']}\n" in readme and "(results/first_run/feature_maps.png)" in readme
+    assert "results/first_run" in results_of(readme) and log["seconds"] < 120
+    assert_defaults("resnet", log | {"epochs": load("resnet/train.py").EPOCHS})  # the rest are the defaults
+
+
+def test_the_times_with_onednn_are_those_of_the_log():
+    lines = (ROOT / "results" / "onednn.txt").read_text().split("\n")
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert [line for line in lines if line.startswith("$")] == [
+        "$ TF_ENABLE_ONEDNN_OPTS=0 python tests/step_times.py", "$ TF_ENABLE_ONEDNN_OPTS=1 python tests/step_times.py",
+    ]
+    without, with_onednn = (dict(re.findall(r"^\| (\w+_cifar10) \| (\d+) ", part, flags=re.M))
+                            for part in "\n".join(lines).split("$")[1:])
+    assert len(without) == 3
+    for name, milliseconds in without.items():
+        assert re.search(rf"of {name} (then takes )?{with_onednn[name]} (ms )?in place of {milliseconds}\b", readme)
 
 
 def test_results_of_transfer_learning():
