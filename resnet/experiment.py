@@ -52,6 +52,7 @@ def arguments(description, script, epochs):
     flag("--seeds", metavar="N", type=run.whole(1), default=3, help="default 3: trainings of each network")
     flag("--output", metavar="DIR", type=Path, default=Path("runs") / script.stem, help=f"default runs/{script.stem}")
     args = parser.parse_args()
+    keras.config.set_dtype_policy("float32")  # a training before, in the same notebook, may have had another
     if Path(train.__file__).resolve().parent != script.parent:
         parser.error(f"this session has loaded {train.__file__}: restart it to run an experiment of another folder")
     devices.check_environment(parser, parallel=False)

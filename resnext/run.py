@@ -235,9 +235,9 @@ def prepare(args):
     if args.overwrite:
         if backup.exists():
             backup.replace(removed)  # at once, or a kill could leave half of it to resume from
-            shutil.rmtree(removed)
         for name in ("results.json", "model.keras", "history.csv"):
             (args.output / name).unlink(missing_ok=True)
+        shutil.rmtree(removed, ignore_errors=True)
     backup.mkdir(exist_ok=True)
     kept = backup / "settings.json"
     if kept.exists() and json.loads(kept.read_text()) != settings(args):
@@ -246,8 +246,9 @@ def prepare(args):
     write_whole(kept, lambda path: path.write_text(json.dumps(settings(args))))
     (args.output / "partial_model.keras").unlink(missing_ok=True)  # of a run that was killed while it saved
     log = args.output / "history.csv"
-    if log.exists() and not log.read_bytes().endswith(b"\n"):  # half a row: the disk was full
-        log.write_bytes(log.read_bytes().rpartition(b"\n")[0] + b"\n")
+    if log.exists() and not log.read_bytes().endswith(b"\n"):  # half a row, of a full disk, or none yet
+        rows, end, _ = log.read_bytes().rpartition(b"\n")
+        log.write_bytes(rows + end) if rows else log.unlink()
 
     for folder in (backup, *(path for path in backup.iterdir() if path.is_dir())):  # of the run, or of its steps
         weights, metadata = folder / "latest.weights.h5", folder / "training_metadata.json"
@@ -411,7 +412,7 @@ def best(args):
 
 
 def load_model(folder):
-    """Return the model of a run, which may take a Keras at least as new as the one that saved it."""
+    """Return the model of a run. An older Keras than the one that saved it may refuse it."""
     path = Path(folder).expanduser() / "model.keras"
     try:
         return keras.saving.load_model(path)

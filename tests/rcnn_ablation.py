@@ -31,7 +31,7 @@ def main():
         noted = args.output / "backup" / "variant"
         if args.model != "faster_rcnn":
             sys.exit(f"--model must be faster_rcnn, got {args.model}")
-        if noted.exists() and noted.read_text() != variant:
+        if not args.overwrite and noted.exists() and noted.read_text() != variant:
             sys.exit(f"--output {args.output} holds an unfinished run of {noted.read_text()}: choose another folder")
         start(args)
         noted.write_text(variant)

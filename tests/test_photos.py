@@ -322,6 +322,7 @@ def test_the_folder_of_the_photos_is_not_that_of_the_run(photos, monkeypatch, ca
         assert exit_.value.code == 2 and "--output must not be in the folder of" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the file systems of others refuse such a name")
 def test_a_class_whose_name_is_no_text_is_refused(photos, tmp_path):
     """Its bytes are Latin-1: pictures could not show it."""
     shutil.copytree(photos, tmp_path / "photos")

@@ -130,6 +130,16 @@ def test_a_resumed_run_equals_a_whole_one(monkeypatch, capsys, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_a_run_that_was_interrupted_in_its_first_epoch_begins_anew(monkeypatch, tmp_path):
+    flags = [*SHORT, "--limit", "30", "--epochs", "1", "--output", tmp_path]
+    with pytest.raises(SystemExit):
+        main("vgg", monkeypatch, *flags, module=vgg(epochs_until_interrupted=0))
+    assert (tmp_path / "history.csv").exists() and not (tmp_path / "results.json").exists()
+    main("vgg", monkeypatch, *flags, module=vgg())
+    assert [row["epoch"] for row in history(tmp_path)] == [0] and (tmp_path / "results.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
 def test_a_finished_run_is_not_overwritten_unasked(monkeypatch, capsys, tmp_path):
@@ -248,6 +258,10 @@ def test_half_a_row_of_the_log_is_dropped(tmp_path):
     (tmp_path / "history.csv").write_text("epoch,accuracy,loss\n0,0.5,2.0\n1,0.6,1.5\n2,0.6")
     run.start(args)
     assert run.history(args) == {"epoch": [0, 1], "accuracy": [0.5, 0.6], "loss": [2.0, 1.5]}
+    for begun in ("", "epoch,accu"):  # Keras names the columns in a new file alone
+        (tmp_path / "history.csv").write_text(begun)
+        run.start(args)
+        assert not (tmp_path / "history.csv").exists()
 
 
 @pytest.mark.parametrize("flag", ["--data", "--output", "--weights"])
