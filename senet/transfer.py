@@ -68,8 +68,10 @@ def load_weights(args, network, classes, published):
         module = published[args.model]
         try:
             module.load_imagenet_weights(network)
+        except ValueError as error:
+            raise data.DataError(f"--weights imagenet: {error}") from error
         except Exception as error:  # a download that fails raises no narrower one
-            raise data.DataError(f"--weights imagenet: {error} (Keras keeps the files in ~/.keras/models)") from error
+            raise data.DataError(f"--weights imagenet: {error}. Or put the file into ~/.keras/models") from error
         return module.IMAGENET_MEAN, module.IMAGENET_VARIANCE
     trained, learned = run.load_model(args.weights), report.results_of(args.weights)["classes"]
     copy_weights(args, trained.get_layer(args.model), network, same_classes=learned == list(classes))
