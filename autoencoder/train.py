@@ -1,7 +1,7 @@
 """Train an autoencoder on CIFAR-10, and compare it with simpler codes of at most its size.
 
     python autoencoder/train.py --data synthetic --epochs 20    # minutes, no network
-    python autoencoder/train.py                                 # CIFAR-10, about 13 minutes
+    python autoencoder/train.py                                 # CIFAR-10, about 14 minutes
 
 To resume an interrupted run, repeat the command.
 """
@@ -22,7 +22,7 @@ import report
 MODELS = {name: (autoencoder.build, metaparameters) for name, metaparameters in autoencoder.METAPARAMETERS.items()}
 
 MODEL = "autoencoder_cifar10"  # a code of 4x4x32, a sixth of the image
-EPOCHS = 20  # about 13 minutes on 2 cores
+EPOCHS = 20  # about 14 minutes on 2 cores
 BATCH_SIZE = 64  # half of 128: twice as many steps an epoch
 LEARNING_RATE = 1e-2  # in short runs 5e-3 learned less, 2e-2 hardly more
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
