@@ -15,7 +15,7 @@ import experiment
 import train
 from resnet_basic import METAPARAMETERS, build, cifar10_groups
 
-EPOCHS = 12
+EPOCHS = 8
 STEM = {"n_filters": 16, "kernel_size": 3, "strides": 1, "pooling": True}
 SHORTCUTS = {"plain": "none", "residual": "zero_padding"}
 

@@ -15,7 +15,7 @@ import experiment
 import train
 from se_resnet import METAPARAMETERS, build
 
-EPOCHS = 16
+EPOCHS = 8
 
 
 @run.errors_as_sentences
