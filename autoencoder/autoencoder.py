@@ -81,7 +81,7 @@ def encoder(x, filters):
         filters: a tuple, the filters of each convolution.
     """
     *hidden, last = filters
-    for n_filters in hidden:  # feature pooling: (N, H / 2, W / 2, n_filters) each
+    for n_filters in hidden:  # halves height and width: (N, H / 2, W / 2, n_filters) each
         x = layers.Conv2D(n_filters, 3, 2, "same", use_bias=False, kernel_initializer="he_normal")(x)
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
         x = layers.ReLU()(x)
@@ -97,7 +97,7 @@ def decoder(x, filters, n_channels):
             n_channels in place of the first.
         n_channels: of the images.
     """
-    for n_filters in reversed(filters[1:]):  # feature unpooling: (N, 2H, 2W, n_filters) each
+    for n_filters in reversed(filters[1:]):  # doubles height and width: (N, 2H, 2W, n_filters) each
         x = transposed_convolution(x, n_filters, use_bias=False)
         x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
         x = layers.ReLU()(x)

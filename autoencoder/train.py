@@ -1,6 +1,6 @@
 """Train an autoencoder on CIFAR-10, and compare it with simpler codes of at most its size.
 
-    python autoencoder/train.py --data synthetic --epochs 20    # minutes, no network
+    python autoencoder/train.py --data synthetic --epochs 20    # minutes, no download
     python autoencoder/train.py                                 # CIFAR-10, about 14 minutes
 
 To resume an interrupted run, repeat the command.
@@ -30,7 +30,7 @@ WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et a
 
 # Copied from vgg/train.py
 def pre_stem(images, mean, variance):
-    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+    """Subtract the mean and divide by the standard deviation: images (N, H, W, C), pixels 0 to 255, the same shape.
 
     Args:
         images: the images.

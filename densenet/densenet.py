@@ -35,10 +35,11 @@ Trainable parameters: densenet121 7,978,856, densenet161 28,681,000, densenet169
 densenet264 33,337,704; densenet40_k12_cifar10 1,019,722, densenet100_k12_cifar10 6,979,642,
 densenet100_k24_cifar10 27,249,082, densenet_bc40_k12_cifar10 176,122, densenet_bc100_k12_cifar10 769,162,
 densenet_bc250_k24_cifar10 15,324,406, densenet_bc190_k40_cifar10 25,624,430, densenet_c16_k24_cifar10 244,122.
-Differs from the paper: the transition has a ReLU, as in the authors' code (liuzhuang13/DenseNet); section 3
-names none. There is no dropout, which the paper has only where it does not augment. densenet161 is in the authors' code
-alone, densenet_bc40_k12_cifar10 and densenet_c16_k24_cifar10 are in neither. The authors' code starts every CIFAR-10
-network with 2 k feature maps; here, as in section 3, those without BC start with 16. densenet264 has 265 layers.
+Differs from the paper: the transition has a ReLU, as in the authors' code (liuzhuang13/DenseNet); section 3 names none.
+There is no dropout, which the paper has only where it does not augment. densenet161 is in the authors' code and in the
+paper as printed at CVPR 2017; the last version on arXiv, cited here, has densenet264 instead. densenet_bc40_k12_cifar10
+and densenet_c16_k24_cifar10 are in none of them. The authors' code starts every CIFAR-10 network with 2 k feature maps;
+here, as in section 3, those without BC start with 16. densenet264 has 265 layers.
 """
 
 import inspect
@@ -71,7 +72,7 @@ METAPARAMETERS = {
         "groups": ({"n_blocks": 6}, {"n_blocks": 12}, {"n_blocks": 64}, {"n_blocks": 48}),
         "growth_rate": 32,
     },
-    # For CIFAR-10: without bottleneck and compression, (depth - 4) / 3 blocks in each of three groups.
+    # For CIFAR-10: without bottleneck and compression, (depth - 4) / 3 layers in each of three groups.
     "densenet40_k12_cifar10": {
         "groups": 3 * ({"n_blocks": 12},), "growth_rate": 12, "reduction": 1.0, "bottleneck": False,
         "stem": CIFAR10_STEM,
@@ -84,7 +85,7 @@ METAPARAMETERS = {
         "groups": 3 * ({"n_blocks": 32},), "growth_rate": 24, "reduction": 1.0, "bottleneck": False,
         "stem": CIFAR10_STEM,
     },
-    # With both, (depth - 4) / 6 blocks, of two convolutions each, and a stem of 2 k feature maps.
+    # With both, (depth - 4) / 6 layers, of two convolutions each, and a stem of 2 k feature maps.
     "densenet_bc40_k12_cifar10": {
         "groups": 3 * ({"n_blocks": 6},), "growth_rate": 12, "stem": CIFAR10_STEM | {"n_filters": 24},
     },
@@ -113,9 +114,9 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
     """Return a DenseNet as a `keras.Model`: images (N, H, W, C) to class probabilities (N, n_classes).
 
     Args:
-        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of {"n_blocks"},
-            `growth_rate`, and optionally `reduction` and `bottleneck`, arguments of `learner`, and `stem`, a
-            dictionary of the arguments of `stem`.
+        metaparameters: a value of METAPARAMETERS, or your own dictionary: `groups`, a tuple of {"n_blocks"}, the
+            layers of each dense block, `growth_rate`, and optionally `reduction` and `bottleneck`, arguments of
+            `learner`, and `stem`, a dictionary of the arguments of `stem`.
         input_shape: (H, W, C), H and W None for any size; the ImageNet stem divides them by 4, every group but the
             last by 2.
         n_classes: at least 2.
@@ -177,8 +178,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
 def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
     """A convolution and, for large images, BN-ReLU and a max pooling: (N, H, W, C) -> (N, H / 4, W / 4, n_filters).
 
-    The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters). Its
-    BN-ReLU is the first block's pre-activation.
+    The paper's CIFAR-10 stem is a 3x3 convolution without strides or pooling: (N, H, W, C) -> (N, H, W, n_filters). It
+    has no BN-ReLU: the first layer of the first dense block begins with one.
     """
     x = convolution(inputs, n_filters, kernel_size, strides)
     if pooling:
@@ -189,17 +190,17 @@ def stem(inputs, n_filters=64, kernel_size=7, strides=2, pooling=True):
 
 
 def learner(x, groups, growth_rate, reduction=0.5, bottleneck=True):
-    """The groups in a row, of which all but the last halve height and width; BN-ReLU after the last block.
+    """The groups in a row, of which all but the last halve height and width; BN-ReLU after the last group.
 
     Args:
         x: the stem's feature maps (N, H, W, C).
-        groups: a tuple of {"n_blocks"}.
-        growth_rate: how many feature maps each block adds, the paper's k.
-        reduction: the share of the feature maps that a transition keeps, the paper's theta: above 0, at most 1.
+        groups: a tuple of {"n_blocks"}, the layers of each dense block.
+        growth_rate: how many feature maps each layer adds, the paper's k.
+        reduction: a transition makes reduction C feature maps of C; the paper's theta: above 0, at most 1.
         bottleneck: whether a 1x1 convolution to 4 growth_rate feature maps precedes each 3x3 convolution.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), those of the last dense block), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), those of the last dense block), ready for any head.
     """
     *rest, last = groups
     for metaparameters in rest:
@@ -270,8 +271,7 @@ def load_imagenet_weights(model, source=None):
         ours.set_weights(theirs.get_weights())
     for ours, theirs in pairs_of(layers.BatchNormalization, copy, source):
         gamma, beta, mean, variance = theirs.get_weights()
-        variance = np.maximum(variance + (theirs.epsilon - ours.epsilon), 0)  # never below 0
-        ours.set_weights([gamma, beta, mean, variance])
+        ours.set_weights([gamma, beta, mean, variance + (theirs.epsilon - ours.epsilon)])
     if [w.shape for w in source.layers[-1].weights] == [w.shape for w in copy.layers[-1].weights]:  # as many classes
         copy.layers[-1].set_weights(source.layers[-1].get_weights())
 

@@ -19,9 +19,10 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster convolutions, whic
 
 try:
     import keras
+    import matplotlib  # noqa: F401, which brings Pillow
     import numpy as np
 except (ModuleNotFoundError, ValueError) as error:  # a backend that is missing or unknown ends the import of Keras
-    lacks = getattr(error, "name", None) in ("keras", "numpy")
+    lacks = getattr(error, "name", None) in ("keras", "matplotlib", "numpy")
     wanted = "must be tensorflow, jax or torch, and installed"
     found = "pip install -r requirements.txt" if lacks else f"KERAS_BACKEND {wanted}"
     sys.stderr.write(f"{Path(sys.argv[0]).name}: error: {found} ({error})\n")

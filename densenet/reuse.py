@@ -29,16 +29,16 @@ def of_run(model, network, split, probabilities, classes):
 
 
 def mean_absolute_weights(network):
-    """Return the mean absolute weight by which each layer of a group uses each source, [(n + 1, n + 1), ...].
+    """Return the mean absolute weight with which each layer of a group uses each source, [(n + 1, n + 1), ...].
 
-    Rows are the sources: the input of the group, then the feature maps that each of its n blocks adds. Columns are the
-    layers: the first convolution of each block, which takes all feature maps before it, then the convolution of the
+    Rows are the sources: the input of the group, then the feature maps that each of its n layers adds. Columns are the
+    users: the first convolution of each layer, which takes all feature maps before it, then the convolution of the
     transition or, in the last group, the classifier, which take them all. What a layer does not take is nan.
     """
     groups = [layer.name for layer in network.layers if re.fullmatch(r"group_\d+", layer.name)]
     found = []
     for group in groups:
-        stages = (f"{group}_", "classifier_") if group == groups[-1] else f"{group}_"
+        stages = (f"{group}_", "classifier_") if group == groups[-1] else (f"{group}_",)
         of_group = [layer for layer in network.layers if layer.name.startswith(stages)]
         starts = [0, *(i for i, layer in enumerate(of_group) if isinstance(layer, layers.Concatenate))]
         users = [next(x for x in of_group[i:] if isinstance(x, (layers.Conv2D, layers.Dense))) for i in starts]
@@ -55,7 +55,7 @@ def mean_absolute_weights(network):
 def reuse(weights):
     """Return a figure of the mean absolute weights, a panel for each group, as shares of the largest of each layer.
 
-    The size of a layer's weights says nothing, since batch normalization divides it out; their shares do.
+    The size of a convolution's weights says nothing, since batch normalization divides it out; their shares do.
 
     Args:
         weights: of each group (n + 1, n + 1), from `mean_absolute_weights`.
@@ -63,18 +63,18 @@ def reuse(weights):
     n_columns = 2 if len(weights) in (2, 4) else min(3, len(weights))
     n_rows = -(-len(weights) // n_columns)
     figure = Figure(figsize=(8.4, 1 + n_rows * 7.4 / n_columns), layout="constrained")
-    figure.suptitle("how much each block uses the feature maps before it")
+    figure.suptitle("how much each layer uses the feature maps before it")
     panels = figure.subplots(n_rows, n_columns, squeeze=False)
     for axes in panels.flat[len(weights) :]:
         axes.axis("off")
     for i, (axes, of_group) in enumerate(zip(panels.flat, weights, strict=False), 1):
-        n_blocks = len(of_group) - 1
-        edges = (0.5, n_blocks + 1.5, n_blocks + 0.5, -0.5)  # the blocks count from 1, the group's input is 0
+        n_layers = len(of_group) - 1
+        edges = (0.5, n_layers + 1.5, n_layers + 0.5, -0.5)  # the layers count from 1, the group's input is 0
         drawn = axes.imshow(of_group / np.nanmax(of_group, 0), cmap="viridis", vmin=0, vmax=1, extent=edges)
-        axes.axvline(n_blocks + 0.5, color="white", linewidth=2)
+        axes.axvline(n_layers + 0.5, color="white", linewidth=2)
         last = "classifier" if i == len(weights) else "transition"
-        axes.set(title=f"group {i}", xlabel=f"block; last column: {last}", ylabel="source; 0: the group's input")
-        ticks = [tick for tick in MaxNLocator(6, integer=True).tick_values(0, n_blocks) if tick <= n_blocks]
+        axes.set(title=f"group {i}", xlabel=f"layer; last column: {last}", ylabel="source; 0: the group's input")
+        ticks = [tick for tick in MaxNLocator(6, integer=True).tick_values(0, n_layers) if tick <= n_layers]
         axes.set(xticks=ticks[1:], yticks=ticks)
     label = "mean absolute weight of a source, divided by the largest of the column"
     figure.colorbar(drawn, ax=panels, location="bottom", aspect=50, shrink=0.7, label=label)

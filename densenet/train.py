@@ -1,6 +1,6 @@
 """Train a DenseNet on CIFAR-10.
 
-    python densenet/train.py --data synthetic --epochs 4    # a minute, no network
+    python densenet/train.py --data synthetic --epochs 4    # a minute, no download
     python densenet/train.py                                # CIFAR-10, half an hour on 2 cores
     python densenet/train.py --data FOLDER                  # photos, with a subfolder for each class
 
@@ -37,7 +37,7 @@ TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of
 
 # Copied from vgg/train.py
 def pre_stem(images, mean, variance):
-    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+    """Subtract the mean and divide by the standard deviation: images (N, H, W, C), pixels 0 to 255, the same shape.
 
     Args:
         images: the images.

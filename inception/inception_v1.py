@@ -189,7 +189,7 @@ def learner(x, groups, n_classes=None, batch_normalization=False):
         batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), filters of the last block), ready for any head, and
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), filters of the last block), ready for any head, and
         the list of the auxiliary classifiers' outputs, each (N, n_classes).
     """
     heads = []
@@ -239,7 +239,7 @@ def inception_block(x, n_1x1, n_3x3_reduce, n_3x3, n_5x5_reduce, n_5x5, n_pool, 
 def auxiliary(x, n_classes, batch_normalization=False):
     """An auxiliary classifier: (N, H, W, C) -> class probabilities (N, n_classes). Section 5.
 
-    H and W are fixed, since a dense layer has a weight for each value of the feature maps, and at least 5.
+    H and W must be fixed and at least 5: a dense layer has a weight for each value of the feature maps.
     """
     x = layers.AveragePooling2D(5, strides=3)(x)  # (N, 4, 4, C) from (N, 14, 14, C)
     x = conv_relu(x, 128, 1, batch_normalization=batch_normalization)  # dimensionality reduction
@@ -267,13 +267,13 @@ def conv_relu(x, n_filters, kernel_size, strides=1, batch_normalization=False):
 
 
 def max_pooling(x):
-    """3x3 max pooling with strides 2, padded as Caffe pads it: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down."""
+    """3x3 max pooling with strides 2, windows as in Caffe: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down."""
     x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)  # no value is below zero, so the padding never is the maximum
     return layers.MaxPooling2D(3, strides=2)(x)
 
 
 def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
-    """Divide by (1 + alpha m)^beta, m the mean square of a feature map and its neighbours: (N, H, W, C) throughout.
+    """Divide by (1 + alpha m)^beta, m the mean square of a feature map and its neighbors: (N, H, W, C) throughout.
 
     Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, with the
     constants of bvlc_googlenet, where k is 1 and the sum is a mean.

@@ -342,8 +342,8 @@ def inception_block_c(x, n_1x1, n_3x3, n_double_3x3_reduce, n_pool):
 def auxiliary(x, n_classes):
     """An auxiliary classifier: (N, H, W, C) -> class probabilities (N, n_classes). Section 4 and figure 8.
 
-    H and W are fixed, since the second convolution covers all that the pooling leaves, up to 5x5, and at least 5. In
-    the released code its loss counts 0.4 times (tensorflow/models, inception_model.py).
+    H and W must be fixed and at least 5: the second convolution covers what the pooling leaves, at most 5x5. In the
+    released code its loss counts 0.4 times (tensorflow/models, inception_model.py).
     """
     x = layers.AveragePooling2D(5, strides=3)(x)  # (N, 5, 5, C) from (N, 17, 17, C)
     x = conv_bn_relu(x, 128, (1, 1))  # dimensionality reduction

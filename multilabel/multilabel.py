@@ -113,7 +113,8 @@ def build(metaparameters, input_shape=(32, 32, 3), classes=(("kind", 10), ("real
         return named_by_stage(inputs, multi_hot_classifier(x, int(classes)), stages)
     outputs = classifier(x, n_classes)
     # The layers are named by stage, then the heads by their group again: losses and labels go by these names.
-    heads = {name: Model(inputs, outputs).get_layer(name) for name in outputs}
+    network = Model(inputs, outputs)
+    heads = {name: network.get_layer(name) for name in outputs}
     named_by_stage(inputs, outputs, stages)
     for name, head in heads.items():
         head.name = name
@@ -144,7 +145,7 @@ def learner(x, groups, shortcut_type="projection"):
             all shortcuts, which makes a plain network.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), n_filters of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, strides=1, shortcut_type=shortcut_type)

@@ -1,6 +1,6 @@
 """Train a small ResNet to give an image of CIFAR-10 several labels.
 
-    python multilabel/train.py --data synthetic --epochs 4    # a minute, no network
+    python multilabel/train.py --data synthetic --epochs 4    # a minute, no download
     python multilabel/train.py                                # groups: kind, realm, alive; 15 to 25 minutes
     python multilabel/train.py --task mosaic                  # the classes in 2x2 mosaics
 
@@ -23,7 +23,7 @@ MODEL = "multilabel_resnet14_wide_cifar10"
 EPOCHS = 15  # 15 to 25 minutes on 2 cores
 BATCH_SIZE = 128  # images, section 4.2 of ResNet's paper; so 32 mosaics
 LEARNING_RATE = 0.1  # section 4.2
-MOMENTUM = 0.9  # section 3.4; in Nesterov's form, as in fb.resnet.torch
+MOMENTUM = 0.9  # section 4.2; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for twelve times as many epochs
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; He et al. 2015 warm up ResNet-110, section 4.2
 LOSS_WEIGHTS = {"kind": 1.0, "realm": 0.5, "alive": 0.5, "outline": 0.5, "filled": 0.5}  # the kind is the hardest
@@ -32,7 +32,7 @@ MONITOR = {"groups": "val_kind_accuracy", "mosaic": "val_macro_f1"}  # the kind 
 
 # Copied from vgg/train.py
 def pre_stem(images, mean, variance):
-    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+    """Subtract the mean and divide by the standard deviation: images (N, H, W, C), pixels 0 to 255, the same shape.
 
     Args:
         images: the images.

@@ -3,10 +3,11 @@
     python rcnn/benchmark.py runs/rcnn runs/fast_rcnn runs/faster_rcnn --data synthetic
 
 Each folder is the output of a finished train.py. What a detector does with a scene has three parts: `proposals`, where
-something may be, by selective search or by the region proposal network; `features`, the backbone (and, in R-CNN, the
-warping of every region); `heads`, all that makes detections of the features of a region. All detectors see the same
-scenes, made of test images, one after the other; the fastest of three repeats counts. Selective search, which R-CNN and
-Fast R-CNN have in common, runs first, once. The table is printed; --output gets seconds.json and seconds.png.
+something may be, by selective search or by the region proposal network; `features`, the backbone (in R-CNN the warping
+of every region and the whole network, linear models included); `heads`, all that makes detections of the features of a
+region. All detectors see the same scenes, made of test images, one after the other; the fastest of three repeats
+counts. Selective search, which R-CNN and Fast R-CNN have in common, runs first, once. The table is printed; --output
+gets seconds.json and seconds.png.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def main():
         parser.error(f"--output {args.output} cannot be written ({error.strerror}): choose another folder")
     splits, _ = data.load(args.data)
     scenes, _ = make_scenes(*splits["test"], args.scenes, seed=2)
-    models = [run.load_model(folder) for folder in args.runs]
+    models = [detect.for_size(run.load_model(folder), scenes.shape[1:3]) for folder in args.runs]
 
     seconds = time_detectors(models, scenes)
     ratios = compare(seconds)

@@ -14,7 +14,7 @@ from keras import ops
 from keras.utils import bounding_boxes
 
 DEVIATIONS = (0.1, 0.1, 0.2, 0.2)  # classifiers learn deltas divided by these, which then deviate by about 1
-LARGEST = math.log(1000 / 16)  # of how much larger than its anchor a box may be, or exp could overflow; as in Detectron
+LARGEST = math.log(1000 / 16)  # a box is at most 62.5 times its anchor, or exp could overflow; as in Detectron
 
 
 def iou(boxes, others):

@@ -35,7 +35,7 @@ import report
 from selective_search import selective_search
 
 N_PROPOSALS = 300  # of selective search, at most
-MIN_SCORE = {"rcnn": -np.inf, "fast_rcnn": 0.05, "faster_rcnn": 0.05}  # of a margin, as released, and probabilities
+MIN_SCORE = {"rcnn": -np.inf, "fast_rcnn": 0.05, "faster_rcnn": 0.05}  # R-CNN's is a margin, all kept
 SUPPRESSION = 0.3  # the IoU with a better box of its class above which a box is dropped
 LONGEST = 8  # a picture is at most this many times as long as wide
 MOST_PIXELS = 768**2  # of a picture that is brought to --size: RoI pooling takes 2 GB and more for them
@@ -62,10 +62,15 @@ def main():
         most = math.isqrt(MOST_PIXELS * min(height, width) // max(height, width))
         if args.size > most:
             parser.error(f"--size must be at most {most} for {path} of {width}x{height} pixels, got {args.size}")
-    model, classes = run.load_model(args.run), results["classes"]
     output = (args.output or args.run / "detections").expanduser()
-    output.mkdir(parents=True, exist_ok=True)
-    is_distinct = len({path.stem for path in args.pictures}) == len(args.pictures)
+    if output.resolve() in {path.resolve().parent for path in args.pictures}:
+        parser.error(f"--output must not be the folder of a picture, got {output}: files in it could be replaced")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {output} cannot be written ({error.strerror}): choose another folder")
+    model, classes = run.load_model(args.run), results["classes"]
+    is_distinct = len({path.stem.lower() for path in args.pictures}) == len(args.pictures)
     for i, path in enumerate(args.pictures):
         picture = read(path)
         found = detect_picture(model, picture, args.size)
@@ -161,7 +166,7 @@ def detect(model, image, proposals=None):
     size = image.shape[:2] if name == "rcnn" else image_size(model)
     if image.ndim != 3 or image.shape != (*size, 3):
         raise ValueError(f"the image must be {(*size, 3)}, got {image.shape}: for_size makes a model of another size")
-    if image.dtype != np.uint8 and image.max() <= 1:
+    if image.dtype != np.uint8 and 0 < image.max() <= 1:
         raise ValueError("the pixels must be 0 to 255, got an image whose largest is 1 or less")
     if name == "faster_rcnn":
         outputs = {key: value[0] for key, value in model.predict_on_batch(image[None]).items()}

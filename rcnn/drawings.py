@@ -180,7 +180,8 @@ def precision_recall(found, truths, classes):
                   linestyle="-" if k < len(COLORS) else "--", label=f"{classes[k]} {precisions[k]:.2f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title="average precision")
+    for text in axes.legend(loc="upper left", bbox_to_anchor=(1, 1), title="average precision").get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -202,8 +203,9 @@ def mistakes(found, truths, classes, name):
     left = np.zeros(len(classes))
     for (label, values), color in zip(columns, ("#009e73", *COLORS[1:2], "#d55e00", "#cc79a7", "#56b4e9", "#bbbbbb"),
                                       strict=True):
-        axes.barh(classes, values, left=left, label=label, color=color)
+        axes.barh(range(len(classes)), values, left=left, label=label, color=color)
         left += values
+    axes.set_yticks(range(len(classes)), classes, parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel=f"detections with a {score} of at least {least:g}, and objects that none of them finds")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -97,7 +97,7 @@ def resized(network, image_size, n_regions):
 
 
 def learner(x, regions, scale, pooled_size=7):
-    """RoI pooling: feature maps (N, H, W, C) and regions (N, R, 4) to one small map for each region.
+    """RoI pooling: feature maps (N, H, W, C) and regions (N, R, 4) to one small map for each region. Section 2.1.
 
     Args:
         x: the stem's feature maps (N, H, W, C), of a fixed size.
@@ -112,7 +112,7 @@ def learner(x, regions, scale, pooled_size=7):
 
 
 def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5, batch_normalization=False):
-    """Dense layers for every region, then two side by side: which class it is, and where its box is. Section 2.1.
+    """Dense layers for every region, then two side by side: which class it is, and where its box is. Figure 1.
 
     Args:
         x: the pooled regions (N, R, size, size, C).

@@ -97,9 +97,13 @@ def check_anchors(anchors, proposals):
     """Refuse arguments of boxes.base_anchors and Proposals that are unknown or not above 0."""
     try:
         inspect.signature(boxes.base_anchors).bind(**anchors)
-        inspect.signature(Proposals).bind(None, None, None, **proposals)
     except TypeError as error:
-        raise ValueError(f"metaparameters are invalid: {error}, in {anchors} or {proposals}") from None
+        raise ValueError(f"metaparameters are invalid: {error}, in {anchors}") from None
+    if not isinstance(proposals, dict):
+        raise ValueError(f"metaparameters are invalid: proposals must be a dictionary, got {proposals!r}")
+    unknown = set(proposals) - {"n_before", "n_proposals", "threshold", "min_size"}
+    if unknown:
+        raise ValueError(f"metaparameters are invalid: {', '.join(sorted(map(str, unknown)))}, in {proposals}")
     for name, value in {**anchors, **proposals}.items():
         values = value if isinstance(value, (tuple, list)) else (value,)
         if not values or not all(isinstance(number, Real) and number > 0 for number in values):
@@ -109,6 +113,9 @@ def check_anchors(anchors, proposals):
             raise ValueError(f"{name} must be {kind}, got {value!r}")
     for name in ("n_before", "n_proposals"):
         check_number(name, proposals.get(name, 1))
+    made = boxes.base_anchors(**anchors)
+    if not (made[:, 2:] > made[:, :2]).all():
+        raise ValueError(f"anchors must have an area, got a base_size too small for the ratios, in {anchors}")
 
 
 def resized(network, image_size):

@@ -3,6 +3,7 @@
 Section 3.2 (ii) of the paper (arXiv:1506.01497), "approximate joint training". The head learns from the regions that
 the network proposes at that moment, so what they are to find is decided inside the loss, and no gradient passes through
 the coordinates of the regions: neither through RoI pooling, which rounds them, nor through the targets.
+The head, and its batch normalization, see all regions, those without area too; the released code chooses 128 first.
 """
 
 import run

@@ -13,7 +13,7 @@ import boxes
 
 NORM = 20  # the mean norm that features are scaled to; C and ridge are set for it
 BIAS = 10  # a constant feature of the support vector machines: the bias is 10 times its weight, so hardly penalized
-N_SCENES = 500  # whose regions the support vector machines learn from
+N_SCENES = 500  # from whose regions the negatives of the support vector machines come
 NEGATIVE_IOU = 0.3  # regions that overlap every object of a class by less are its negatives
 CLOSE_IOU = 0.6  # regions that the box regressors learn from overlap an object by more
 

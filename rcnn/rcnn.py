@@ -20,17 +20,16 @@ arXiv:1311.2524, section 2 and appendices A to C, with its two networks: AlexNet
 
 Trainable parameters: rcnn_alexnet 56,954,261 and rcnn_vgg16 134,346,581 with 21 classes, rcnn_vgg8 1,410,283 with 11,
 the background among them.
-Differs from the paper: the paper's AlexNet is that of the released code, CaffeNet, which pools before it normalizes;
-so is this. The initial weights are He-normal, those of the last layer Glorot-uniform. Fine-tuning has a higher learning
-rate, for far fewer steps, and trains all layers, as in the paper. rcnn_vgg8, for regions of 32x32 pixels, is not in the
-paper.
+AlexNet here is CaffeNet, as in the released code, which pools before it normalizes. Differs from the paper: the initial
+weights are He-normal, those of the last layer Glorot-uniform. Fine-tuning trains all layers, as the paper's does, but
+at a higher learning rate for far fewer steps. rcnn_vgg8, for regions of 32x32 pixels, is not in the paper.
 
 That network, fine-tuned, is not yet the detector: its features are. Linear models on them, of linear_models.py, say how
 much a region looks like each class, and where the box of the object is.
 """
 
 import inspect
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from keras import Input, Model, config, layers, ops
@@ -73,7 +72,8 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=21):
     if isinstance(metaparameters, dict) and metaparameters.get("stem") == "alexnet":
         convolutions, given = alexnet_stem, {name: metaparameters[name] for name in metaparameters if name != "stem"}
     in_stem, in_learner, in_head = arguments_of(given, convolutions, learner, classifier)
-    check_shape(input_shape, 2 ** len(in_stem["groups"]) if in_stem else 67)
+    pool_size = in_learner.get("pool_size", 2)
+    check_shape(input_shape, 2 ** (len(in_stem["groups"]) - 1) * pool_size if in_stem else 19 + 16 * pool_size)
     check_number("n_classes", n_classes, 2)
 
     images = Input((None, None, input_shape[2]))
@@ -89,7 +89,7 @@ def arguments_of(metaparameters, *functions):
     """Return the metaparameters that belong to each function, a list of dictionaries; refuse invalid ones.
 
     Raises:
-        ValueError: metaparameters are no dictionary, or have an unknown name, lack one, or have an invalid number.
+        ValueError: metaparameters are no dictionary, or have an unknown name, lack one, or have an invalid value.
     """
     if not isinstance(metaparameters, dict):
         raise ValueError(f"metaparameters must be a dictionary, got {metaparameters!r}")
@@ -116,6 +116,11 @@ def arguments_of(metaparameters, *functions):
         check_number(name, metaparameters[name])
     for value in metaparameters.get("n_units", ()):
         check_number("n_units", value)
+    if metaparameters.get("batch_normalization", False) not in (True, False):
+        raise ValueError(f"batch_normalization must be True or False, got {metaparameters['batch_normalization']!r}")
+    dropout = metaparameters.get("dropout", 0.5)
+    if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
     return found
 
 
@@ -137,7 +142,7 @@ def check_shape(input_shape, smallest):
 
 
 def stem(inputs, groups, batch_normalization=False):
-    """All convolutions of a VGG: images (N, H, W, C) to feature maps (N, H / 2^(groups - 1), W / ..., n_filters).
+    """All convolutions of a VGG: images (N, H, W, C) to feature maps (N, H / 2^(n - 1), ..., n_filters), n groups.
 
     Args:
         inputs: images (N, H, W, C).
@@ -176,7 +181,7 @@ def alexnet_stem(inputs):
 
 
 def conv(x, n_filters, kernel_size, strides=1, padding="same"):
-    """Convolution and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters)."""
+    """Convolution and ReLU: (N, H, W, C) -> (N, H / strides, W / strides, n_filters); "valid" cuts the borders off."""
     return layers.Conv2D(
         n_filters, kernel_size, strides, padding, activation="relu", kernel_initializer="he_normal"
     )(x)
@@ -205,8 +210,8 @@ def classifier(x, n_classes, n_units=(4096, 4096), dropout=0.5, batch_normalizat
         batch_normalization: whether it follows each of these dense layers too.
 
     Returns:
-        {"classes": (N, K + 1), probabilities, "features": (N, the last of n_units), those of fc7 that the support
-        vector machines take}.
+        {"classes": (N, K + 1), probabilities, "features": (N, the last of n_units), what the support vector
+        machines take: those of the last dense layer, fc7 in the paper}.
     """
     x = layers.Flatten()(x)
     for i, n in enumerate(n_units, start=6):
@@ -294,7 +299,7 @@ def conv_relu(x, n_filters, batch_normalization=False):
 
 # Copied from inception/inception_v1.py
 def local_response_normalization(x, size=5, alpha=1e-4, beta=0.75):
-    """Divide by (1 + alpha m)^beta, m the mean square of a feature map and its neighbours: (N, H, W, C) throughout.
+    """Divide by (1 + alpha m)^beta, m the mean square of a feature map and its neighbors: (N, H, W, C) throughout.
 
     Krizhevsky et al. 2012, "ImageNet Classification with Deep Convolutional Neural Networks", section 3.3, with the
     constants of bvlc_googlenet, where k is 1 and the sum is a mean.

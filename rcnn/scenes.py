@@ -22,7 +22,7 @@ def make_scenes(images, labels, n_scenes, seed=0, size=128):
 
     Returns:
         Scenes (n_scenes, size, size, C) uint8, and the objects of each: (boxes (M, 4) float32, "xyxy" in pixels,
-        classes (M,) int32). An object is all of an image, whose last pixel is inside its box.
+        classes (M,) int32). A box encloses the whole image that was pasted.
 
     Raises:
         ValueError: the scenes are smaller than the largest object, or there are no images.

@@ -3,17 +3,17 @@
 Papers: Uijlings et al. 2013, "Selective Search for Object Recognition", section 3, and for the first regions
 Felzenszwalb and Huttenlocher 2004, "Efficient Graph-Based Image Segmentation".
 
-    image  (H, W, 3)  ->  segments (H, W)  ->  one region after the other, each of two neighbours  ->  boxes (N, 4)
+    image  (H, W, 3)  ->  segments (H, W)  ->  one region after the other, each of two neighbors  ->  boxes (N, 4)
 
-Differs from the paper: its formula of fill has size(ri) twice, where the second must be size(rj). Boxes of less than 8
-pixels are dropped. Of the eight strategies of its fast mode the default has two (see STRATEGIES), so that a scene of
-128x128 takes less than a second; FAST has all of them.
+Differs from the paper: its formula of fill has size(ri) twice, where the second must be size(rj). Boxes narrower or
+lower than 8 pixels are dropped. Of the eight strategies of its fast mode the default has two (see STRATEGIES), so that
+a scene of 128x128 takes less than a second; FAST has all of them.
 """
 
 import numpy as np
 from matplotlib.colors import rgb_to_hsv
 
-# (color space, measures of similarity, k of the segmentation): section 3.3 of the paper varies all three.
+# (color space, measures of similarity, k of the segmentation): section 3.2 of the paper varies all three.
 STRATEGIES = (("hsv", "ctsf", 50), ("lab", "tsf", 100))
 FAST = tuple((space, measures, k) for k in (50, 100) for space in ("hsv", "lab") for measures in ("ctsf", "tsf"))
 
@@ -48,7 +48,7 @@ def selective_search(image, strategies=STRATEGIES, min_side=8, max_boxes=None, s
         found = group_regions(colors, segmented[space, k], measures)
         boxes += found
         positions = np.arange(len(found), 0, -1)  # 1 for the whole image, which is made last
-        ranks += list(rng.uniform(size=len(found)) * positions)  # section 4.3: so that large and small ones mix
+        ranks += list(rng.uniform(size=len(found)) * positions)  # section 3.3: so that large and small ones mix
     boxes = np.array(boxes, "float32").reshape(-1, 4)[np.argsort(ranks, kind="stable")]
     boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= min_side).all(1)]
     _, first = np.unique(boxes, axis=0, return_index=True)
@@ -108,8 +108,9 @@ def smooth(image, sigma):
 def segment(image, k, sigma=0.8, min_size=None):
     """Divide an image into regions of like color: Felzenszwalb and Huttenlocher 2004, section 3.
 
-    Neighbouring pixels are joined in the order of their difference in color, unless it is larger than what is usual
-    within one of their regions, plus k / its size; at the end regions of fewer than min_size pixels join a neighbour.
+    Neighboring pixels are joined in the order of their difference in color, unless it exceeds, in one of their
+    regions, the largest difference by which that region was joined, plus k / its size; at the end regions of fewer than
+    min_size pixels join a neighbor.
 
     Args:
         image: (H, W, 3) float.
@@ -125,7 +126,7 @@ def segment(image, k, sigma=0.8, min_size=None):
     image = smooth(image, sigma)
     pixels = np.arange(height * width).reshape(height, width)
     pairs, differences = [], []
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):  # each pixel and half of its eight neighbours
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):  # each pixel and half of its eight neighbors
         here = np.s_[: height - down, max(0, -right) : width - max(0, right)]
         there = np.s_[down:, max(0, right) : width + min(0, right)]
         pairs.append(np.stack([pixels[here].ravel(), pixels[there].ravel()], 1))
@@ -164,7 +165,7 @@ def segment(image, k, sigma=0.8, min_size=None):
 
 
 def group_regions(image, regions, measures="ctsf"):
-    """Join the most similar neighbours, again and again, until one region is left: section 3.1 and 3.2 of the paper.
+    """Join the most similar neighbors, again and again, until one region is left: section 3.1 and 3.2 of the paper.
 
     Args:
         image: (H, W, 3), 0 to 255.

@@ -1,8 +1,9 @@
 """What detectors learn from: which anchors or regions of a scene count, what is their answer, and how much each weighs.
 
 All of it is made outside the networks, in numpy. What does not count has a weight of 0; the weights are those of the
-papers' losses, divided by what the papers divide by, so that the losses of Keras that use them are sums. With a seed,
-the scenes are shuffled and half of them mirrored; without one, for validation, every epoch is the same.
+released codes' losses, divided by the number of anchors or regions that count, so that the losses of Keras that use
+them are sums. With a seed, the scenes are shuffled and half of them mirrored; without one, for validation, every epoch
+is the same.
 
 Smooth L1, 0.5 (sigma x)^2 up to |x| = 1 / sigma^2 and |x| - 0.5 / sigma^2 from there on, is sigma^2 times Keras'
 Huber(1 / sigma^2); and Keras takes the mean over the four numbers of a box, the papers the sum. Hence the 4 sigma^2.
@@ -94,7 +95,7 @@ def region_batches(scenes, objects, proposals, n_classes, batch_size, seed=None,
         n_classes: K, without the background.
         background: the least IoU with an object that makes a region background: 0.1 in Fast, 0 in Faster R-CNN.
     """
-    check_objects(scenes, objects)
+    check_objects(scenes, objects, n_classes)
 
     def make(chosen, rng):
         examples = []
@@ -199,15 +200,24 @@ def stack(examples):
     return inputs, targets, {name: value / len(examples) for name, value in weights.items()}
 
 
-def check_objects(scenes, objects):
-    """Raise ValueError unless boxes are (M, 4), each with an area, inside its scene, and with a class from 0 on."""
+def check_objects(scenes, objects, n_classes=None):
+    """Raise ValueError unless boxes are (M, 4), each with an area, inside its scene, and with a class from 0 on.
+
+    If n_classes is given, K without the background, no class may be K or more.
+    """
     height, width = scenes.shape[1:3]
+    if len(objects) != len(scenes):
+        raise ValueError(f"each scene must have its objects, got {len(objects)} for {len(scenes)} scenes")
     for i, (truth, classes) in enumerate(objects):
-        if np.ndim(truth) != 2 or np.shape(truth)[1] != 4 or len(truth) != len(classes):
+        if np.ndim(truth) != 2 or np.shape(truth)[1] != 4 or np.shape(classes) != (len(truth),):
             shapes = f"{np.shape(truth)}, {np.shape(classes)}"
             raise ValueError(f"scene {i} must have boxes (M, 4) and classes (M,), got {shapes}")
+        if np.asarray(classes).dtype.kind not in "iu":
+            raise ValueError(f"scene {i}: classes must be an array of integers, got {np.asarray(classes).dtype}")
         if len(classes) and min(classes) < 0:
             raise ValueError(f"scene {i}: a class must be 0 or more, none the background, got {min(classes)}")
+        if len(classes) and n_classes is not None and max(classes) >= n_classes:
+            raise ValueError(f"scene {i}: a class must be below {n_classes}, the number of classes, got {max(classes)}")
         for box in truth:
             x1, y1, x2, y2 = (float(side) for side in box)
             if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):

@@ -1,6 +1,6 @@
 """Train R-CNN, Fast R-CNN or Faster R-CNN on scenes made of CIFAR-10's images.
 
-    python rcnn/train.py --data synthetic --limit 500 --epochs 2    # two minutes, no network
+    python rcnn/train.py --data synthetic --limit 500 --epochs 2    # two minutes, no download
     python rcnn/train.py                                            # Faster R-CNN on CIFAR-10, 45 minutes on 2 cores
     python rcnn/train.py --joint                                    # all of it in one step, after the pre-training
     python rcnn/train.py --model fast_rcnn                          # or rcnn: with selective search
@@ -109,6 +109,10 @@ def train(args, splits, scenes, n_classes):
         scenes: the same of scenes and their objects, from make_splits.
         n_classes: how many classes.
     """
+    for made, objects in scenes.values():  # before the pre-training, which takes long
+        targets.check_objects(made, objects, n_classes)
+        if not any(len(truth) for truth, _ in objects):
+            raise data.DataError("there must be an object in the scenes of each split, got none")
     clock = args.output / "backup" / "seconds.json"
     before = json.loads(clock.read_text()) if clock.exists() else 0.0  # those before an interruption
     before = max(before, sum(steps.read_history(args).get("seconds", ())))  # or before a kill, those of the epochs
@@ -213,7 +217,9 @@ def pretrain(args, splits, n_classes, mean, variance):
 
     The features of an object in a scene see its surroundings too, so those of the pre-training have some.
     """
-    network = fast_rcnn.build(fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"], (CANVAS, CANVAS, 3), n_classes, n_regions=1)
+    network = fast_rcnn.build(
+        fast_rcnn.METAPARAMETERS["fast_rcnn_vgg8"], (CANVAS, CANVAS, 3), max(2, n_classes), n_regions=1
+    )
     model = behind_pre_stem(network, mean, variance)
     model = Model(model.input, model.output["classes"])
     training, validation = (
@@ -234,7 +240,7 @@ def pretrain(args, splits, n_classes, mean, variance):
 
 # Copied from vgg/train.py
 def pre_stem(images, mean, variance):
-    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+    """Subtract the mean and divide by the standard deviation: images (N, H, W, C), pixels 0 to 255, the same shape.
 
     Args:
         images: the images.

@@ -3,8 +3,9 @@
     python resnet/plain_against_residual.py --data synthetic --limit 500 --epochs 1 --seeds 1    # a minute
     python resnet/plain_against_residual.py                                                      # CIFAR-10
 
-Plain and residual networks of 20 and 56 layers for CIFAR-10, with as many parameters each: where the shape changes the
-shortcut is subsampling and channels of zeros. The stem halves the image, which saves three quarters of the time.
+Plain and residual networks of 20 and 56 layers for CIFAR-10, at each depth with the same number of parameters: where
+the shape changes the shortcut is subsampling and channels of zeros. The stem halves the image, which saves three
+quarters of the multiply-adds.
 """
 
 import functools

@@ -182,7 +182,7 @@ def learner(x, groups, shortcut_type="projection"):
             all shortcuts, which makes a plain network.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), n_filters of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, strides=1, shortcut_type=shortcut_type)

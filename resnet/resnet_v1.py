@@ -11,10 +11,11 @@ Paper: He et al. 2015, "Deep Residual Learning for Image Recognition", arXiv:151
     classifier    (  7,   7, 2048) -> (1000,)
 
 Trainable parameters: resnet50 25,557,032, resnet101 44,549,160, resnet152 60,192,808; version 1.5 has the same.
-Differs from the paper: nothing in version 1, which strides in the first 1x1 convolution of a block. The authors' Caffe
-models pool without padding, and their ResNet-50 has a bias in its first convolution. Version 1.5 (fb.resnet.torch,
-torchvision) strides in the 3x3 convolution, which sees every pixel, for a few more multiplications.
-keras.applications' ResNet50 is version 1 with a bias in every convolution, which makes 25,583,592 parameters.
+Differs from the paper: nothing. It leaves open which convolution of a block strides; in version 1 it is the first 1x1,
+as in the authors' Caffe models. These pool without padding, and their ResNet-50 has a bias in its first convolution.
+Version 1.5 (fb.resnet.torch, torchvision) strides in the 3x3 convolution, which sees every pixel, for a few more
+multiplications. keras.applications' ResNet50 is version 1 with a bias in every convolution, which makes 25,583,592
+parameters.
 """
 
 import inspect
@@ -113,7 +114,7 @@ def learner(x, groups, strided_convolution="1x1"):
         strided_convolution: "1x1" (version 1) or "3x3" (version 1.5), the convolution that strides.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), 4 n_filters of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), 4 n_filters of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, strides=1, strided_convolution=strided_convolution)

@@ -110,7 +110,7 @@ class ResNetV1:
             strided_convolution: "1x1" (version 1) or "3x3" (version 1.5), the convolution that strides.
 
         Returns:
-            Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), 4 n_filters of the last group), ready for any head.
+            Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), 4 n_filters of the last), ready for any head.
         """
         first, *rest = groups
         x = self.group(x, **first, strides=1, strided_convolution=strided_convolution)

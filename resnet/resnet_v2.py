@@ -20,9 +20,9 @@ Paper: He et al. 2016, "Identity Mappings in Deep Residual Networks", arXiv:1603
 Trainable parameters: resnet50_v2 25,549,352, resnet101_v2 44,541,480, resnet152_v2 60,185,128,
 resnet200_v2 64,666,152, resnet164_v2_cifar10 1,703,258 (the paper says 1.7M), resnet1001_v2_cifar10 10,327,706
 (the paper says 10.2M).
-Differs from the paper: the initial weights are He-normal by fan-in; the authors' code goes by fan-out. The paper does
-not say which convolution strides: on CIFAR-10 it is the first 1x1, as in the authors' code
-(KaimingHe/resnet-1k-layers), on ImageNet the 3x3, as in fb.resnet.torch, where their ImageNet networks come from.
+Differs from the paper: the initial weights are He-normal by fan-in; the released code (KaimingHe/resnet-1k-layers, a
+re-implementation in Torch) goes by fan-out. The paper does not say which convolution strides: on CIFAR-10 it is the
+first 1x1, as in that code, on ImageNet the 3x3, as in fb.resnet.torch, where its ImageNet networks come from.
 keras.applications' ResNet50V2 is another network: it strides in the last block of a group, does not normalize its stem
 and has biases in some convolutions. timm's resnetv2_50 has the parameters of this one, but normalizes after the stem's
 pooling.
@@ -140,7 +140,7 @@ def learner(x, groups, strided_convolution="1x1"):
         strided_convolution: "1x1" or "3x3", the convolution that strides.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), 4 n_filters of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), 4 n_filters of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, strides=1, strided_convolution=strided_convolution, activated=True)

@@ -22,7 +22,7 @@ Trainable parameters: resnet18_v2 11,687,720, resnet34_v2 21,795,880; for CIFAR-
 padding: resnet20_v2 272,282 and 269,722, resnet56_v2 855,578 and 853,018, resnet110_v2 1,730,522 and 1,727,962.
 Differs from the paper: on CIFAR-10 the shortcut that changes shape is a 1x1 convolution; with `shortcut_type`
 "zero_padding" it is the paper's, channels of zeros, which come after the old ones as in fb.resnet.torch. The initial
-weights are He-normal by fan-in; the authors' code goes by fan-out. The paper has ResNet-110; the other depths are those
+weights are He-normal by fan-in; the released code goes by fan-out. The paper has ResNet-110; the other depths are those
 of fb.resnet.torch. timm's resnetv2_18 and 34 have as many parameters, but normalize after the stem's pooling; their
 first block adds the pooled feature maps, not the activated ones.
 """
@@ -140,7 +140,7 @@ def learner(x, groups, shortcut_type="projection"):
         shortcut_type: "projection" or "zero_padding", the shortcut of a block that changes the shape.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), n_filters of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, strides=1, shortcut_type=shortcut_type, activated=True)

@@ -1,6 +1,6 @@
 """Train a ResNet on CIFAR-10.
 
-    python resnet/train.py --data synthetic --epochs 4    # a minute or two, no network
+    python resnet/train.py --data synthetic --epochs 4    # a minute or two, no download
     python resnet/train.py                                # CIFAR-10, 50 minutes on 2 cores
     python resnet/train.py --data FOLDER                  # photos, with a subfolder for each class
 
@@ -34,7 +34,7 @@ MODEL = "resnet14_wide_cifar10"
 EPOCHS = 28  # 50 minutes on 2 cores
 BATCH_SIZE = 128  # section 4.2 of the paper
 LEARNING_RATE = 0.1  # section 4.2
-MOMENTUM = 0.9  # section 3.4; in Nesterov's form, as in fb.resnet.torch
+MOMENTUM = 0.9  # section 4.2; in Nesterov's form, as in fb.resnet.torch
 WEIGHT_DECAY = 5e-4  # the paper's 1e-4 is for 6.5 times as many epochs
 LABEL_SMOOTHING = 0.1  # Szegedy et al. 2015 (Inception v3), section 7
 WARMUP = 0.1  # the share of the steps in which the learning rate rises; section 4.2 warms up ResNet-110
@@ -45,7 +45,7 @@ TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of
 
 # Copied from vgg/train.py
 def pre_stem(images, mean, variance):
-    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+    """Subtract the mean and divide by the standard deviation: images (N, H, W, C), pixels 0 to 255, the same shape.
 
     Args:
         images: the images.

@@ -85,7 +85,7 @@ def write(args, history, scores, figures):
         "command": shlex.join(["python", *sys.argv]),
     }
     run.write_whole(args.output / "results.json", lambda path: path.write_text(json.dumps(results, indent=2) + "\n"))
-    shutil.rmtree(args.output / "backup")
+    shutil.rmtree(args.output / "backup", ignore_errors=True)  # the run is finished, whatever is left of it
     print(f"Results are in {args.output}.")
 
 

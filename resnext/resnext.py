@@ -29,8 +29,9 @@ Trainable parameters: resnext50_32x4d 25,028,904, resnext101_32x4d 44,177,704, r
 resnext101_64x4d 83,455,272; resnext29_8x64d_cifar10 34,426,698, resnext29_16x64d_cifar10 68,155,210 (the paper,
 table 7: 34.4M and 68.1M), resnext29_32x4d_cifar10 4,775,754; resnext20_4x8d_cifar10 298,282.
 Differs from the paper: its CIFAR-10 results are those of pre-activation blocks; these are the blocks of its figure 3
-and of the released code (facebookresearch/ResNeXt), whose README reports better results with them.
-resnext20_4x8d_cifar10 is not in the paper: two blocks a group, and a stem that halves the image.
+and of the released code (facebookresearch/ResNeXt), whose README reports better results with these and batches of 128.
+Not in the paper: resnext101_32x8d, which is torchvision's, resnext29_32x4d_cifar10, and resnext20_4x8d_cifar10, which
+has two blocks a group and a stem that halves the image.
 """
 
 import inspect
@@ -170,7 +171,7 @@ def learner(x, groups, cardinality, convolution="split_transform_merge"):
         convolution: "split_transform_merge" or "grouped_convolution", the form of the branches.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters_out of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), n_filters_out of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, cardinality=cardinality, strides=1, convolution=convolution)
@@ -228,10 +229,10 @@ def branches_bn_relu(x, cardinality, strides=1, convolution="split_transform_mer
 
 
 def split_transform_merge(x, cardinality, strides=1):
-    """The branches one by one: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3b.
+    """The branches one by one: (N, H, W, C) -> (N, H / strides, W / strides, C). ResNeXt, figure 3b.
 
-    Much faster to train on a CPU than grouped_convolution. In the figure each branch begins with its own 1x1
-    convolution; here one 1x1 convolution before the split makes the feature maps of all branches: the same function.
+    With TensorFlow on a CPU, much faster to train than grouped_convolution. In the figure each branch begins with its
+    own 1x1 convolution; here one before the split makes the feature maps of all branches: the same function.
     """
     n_filters = x.shape[-1] // cardinality
     x = layers.ZeroPadding2D(1)(x)  # pad all sides alike; "same" pads less at the top and the left when it strides
@@ -244,9 +245,9 @@ def split_transform_merge(x, cardinality, strides=1):
 
 
 def grouped_convolution(x, cardinality, strides=1):
-    """The branches in one layer: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3c.
+    """The branches in one layer: (N, H, W, C) -> (N, H / strides, W / strides, C). ResNeXt, figure 3c.
 
-    The form for a GPU. Its kernel is the kernels of the branches side by side.
+    The usual form on a GPU. Its kernel is the kernels of the branches side by side.
     """
     n_filters = x.shape[-1]
     x = layers.ZeroPadding2D(1)(x)  # pad all sides alike; "same" pads less at the top and the left when it strides

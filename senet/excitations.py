@@ -1,4 +1,4 @@
-"""What a trained network weighs its feature maps with: the mean SE weight of each channel, class by class.
+"""The weights that a trained network gives its feature maps: the mean SE weight of each channel, class by class.
 
 Hu et al. 2018, "Squeeze-and-Excitation Networks", arXiv:1709.01507, section 7.2, "Role of Excitation": early blocks
 give all classes much the same weights, later ones give each class its own; the last two of the paper's SE-ResNet-50

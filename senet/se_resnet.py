@@ -29,7 +29,7 @@ Trainable parameters: se_resnet18 11,778,592, se_resnet34 21,958,868, se_resnet5
 se_resnet152 66,821,848 (the paper: 28.1M for SE-ResNet-50); se_resnet20_cifar10 274,847, se_resnet56_cifar10 862,889,
 se_resnet110_cifar10 1,744,952, se_resnet14_wide_cifar10 702,470.
 Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' models
-(hujie-frank/SENet); the formula in section 3.2 has none, and section 6 finds ResNets better without. The authors'
+(hujie-frank/SENet); the formula in section 3.2 has none, and section 6 leaves them out of its ResNets. The authors'
 models stride in the first 1x1 convolution, as here, but pool without padding. The paper's networks for CIFAR-10 (table
 4) are ResNet-110 and ResNet-164 (both cited from the pre-activation paper), WRN-16-8, and Shake-Shake 26 2x96d with
 Cutout; these are the blocks of 2015, and the shortcut that changes shape is a 1x1 convolution. At ratio 16 se_resnet20,
@@ -168,7 +168,7 @@ def learner(x, groups, ratio=16, bottleneck=True):
         bottleneck: whether a block has 1x1, 3x3 and 1x1 convolutions, or two 3x3 convolutions.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), C of the last group), ready for any head; C is
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), C of the last group), ready for any head; C is
         4 n_filters with bottlenecks, n_filters without.
     """
     first, *rest = groups
@@ -186,7 +186,7 @@ def group(x, n_filters, n_blocks, strides=2, ratio=16, bottleneck=True):
     changes_shape = strides > 1 or x.shape[-1] != (4 * n_filters if bottleneck else n_filters)
     if changes_shape:
         x = projection_block(x, n_filters, strides, ratio, bottleneck)
-    for _ in range(n_blocks - changes_shape):
+    for _ in range(n_blocks - 1 if changes_shape else n_blocks):
         x = identity_block(x, n_filters, ratio, bottleneck)
     return layers.Identity()(x)  # marks the end of the group
 

@@ -13,7 +13,7 @@ ResNeXts are those of Xie et al. 2017, arXiv:1611.05431, table 1 and figure 3.
 
 Trainable parameters: se_resnext50_32x4d 27,559,896, se_resnext101_32x4d 48,955,416.
 Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' models
-(hujie-frank/SENet); the formula in section 3.2 has none, and section 6 finds ResNets better without. The authors'
+(hujie-frank/SENet); the formula in section 3.2 has none, and section 6 leaves them out of its ResNets. The authors'
 models stride in the 3x3 convolution, as here, but pool without padding.
 """
 
@@ -126,7 +126,7 @@ def learner(x, groups, cardinality, ratio=16, convolution="split_transform_merge
         convolution: "split_transform_merge" or "grouped_convolution", the form of the branches.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters_out of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), n_filters_out of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, cardinality=cardinality, strides=1, ratio=ratio, convolution=convolution)
@@ -212,10 +212,10 @@ def branches_bn_relu(x, cardinality, strides=1, convolution="split_transform_mer
 
 # Copied from resnext/resnext.py
 def split_transform_merge(x, cardinality, strides=1):
-    """The branches one by one: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3b.
+    """The branches one by one: (N, H, W, C) -> (N, H / strides, W / strides, C). ResNeXt, figure 3b.
 
-    Much faster to train on a CPU than grouped_convolution. In the figure each branch begins with its own 1x1
-    convolution; here one 1x1 convolution before the split makes the feature maps of all branches: the same function.
+    With TensorFlow on a CPU, much faster to train than grouped_convolution. In the figure each branch begins with its
+    own 1x1 convolution; here one before the split makes the feature maps of all branches: the same function.
     """
     n_filters = x.shape[-1] // cardinality
     x = layers.ZeroPadding2D(1)(x)  # pad all sides alike; "same" pads less at the top and the left when it strides
@@ -229,9 +229,9 @@ def split_transform_merge(x, cardinality, strides=1):
 
 # Copied from resnext/resnext.py
 def grouped_convolution(x, cardinality, strides=1):
-    """The branches in one layer: (N, H, W, C) -> (N, H / strides, W / strides, C). Figure 3c.
+    """The branches in one layer: (N, H, W, C) -> (N, H / strides, W / strides, C). ResNeXt, figure 3c.
 
-    The form for a GPU. Its kernel is the kernels of the branches side by side.
+    The usual form on a GPU. Its kernel is the kernels of the branches side by side.
     """
     n_filters = x.shape[-1]
     x = layers.ZeroPadding2D(1)(x)  # pad all sides alike; "same" pads less at the top and the left when it strides

@@ -15,7 +15,7 @@ Trainable parameters: senet154 115,088,984.
 The changes from a ResNeXt-152: the stem has three 3x3 convolutions in place of the 7x7; the first 1x1 convolution of a
 block has half the filters, so that the grouped 3x3 convolution widens; a projection that strides is 3x3, so that it
 sees every pixel; dropout comes before the last dense layer. The 154 layers are 3 of the stem, 3 in each of the 50
-blocks, and the classifier.
+blocks, and the classifier; those of shortcuts and squeeze-excitations are not counted.
 Differs from the paper: the dense layers of the squeeze-excitation have biases, as in the authors' model
 (hujie-frank/SENet, SENet-154.prototxt); the formula in section 3.2 has none.
 """
@@ -116,7 +116,7 @@ def learner(x, groups, cardinality, ratio=16):
         ratio: for C feature maps the first dense layer of the squeeze-excitation has C / ratio units.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_filters_out of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), n_filters_out of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, **first, cardinality=cardinality, strides=1, ratio=ratio)
@@ -206,7 +206,7 @@ def se_block(x, ratio=16):
 
 # Copied from inception/inception_v1.py
 def max_pooling(x):
-    """3x3 max pooling with strides 2, padded as Caffe pads it: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down."""
+    """3x3 max pooling with strides 2, windows as in Caffe: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down."""
     x = layers.ZeroPadding2D(((0, 1), (0, 1)))(x)  # no value is below zero, so the padding never is the maximum
     return layers.MaxPooling2D(3, strides=2)(x)
 

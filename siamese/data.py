@@ -1,12 +1,11 @@
 # The same file in every folder.
-"""The images to learn from: CIFAR-10, a synthetic set that needs no network, or a folder of photos.
+"""The images to learn from: CIFAR-10, a synthetic set that needs no download, or a folder of photos.
 
 CIFAR-10 (Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"): 50,000 training and 10,000 test
 images of 32x32 pixels in ten classes. Every array here is (N, H, W, 3) uint8, 0 to 255, with labels (N,) int32. Photos
 are read from their files when they are needed, by Pillow, which comes with matplotlib.
 """
 
-import contextlib
 import hashlib
 import io
 import os
@@ -121,12 +120,14 @@ def download():
                 print(f"The mirror failed ({error}); trying the origin.")
                 downloaded = Path(utils.get_file(own, ORIGIN, cache_dir=cache, file_hash=SHA256))
             contents = downloaded.read_bytes()
-            with contextlib.suppress(OSError):  # where the cache cannot be written, it is downloaded each time
+            try:
                 downloaded.replace(archive)
+            except OSError:  # where the cache cannot be written, it is downloaded each time
+                downloaded.unlink(missing_ok=True)
         except Exception as error:  # as above
             raise DataError(
                 f"CIFAR-10 could not be downloaded ({error}): put cifar-10-python.tar.gz at {archive}, or give --data "
-                "the folder of an unpacked cifar-10-binary.tar.gz, or use --data synthetic, which needs no network"
+                "the folder of an unpacked cifar-10-binary.tar.gz, or use --data synthetic, which needs no download"
             ) from error
 
     batches = []
@@ -220,7 +221,7 @@ def is_of_photos(source):
         return False
     if any((folder / name).exists() for name in BINARY_FILES):
         return False
-    return any(photo for subfolder in subfolders(folder) for photo in photos_below(subfolder))
+    return any(photo for subfolder in subfolders(folder) for photo in photos_below(subfolder, (folder.resolve(),)))
 
 
 def load_photos(folder, limit, seed, image_size):
@@ -273,7 +274,7 @@ def refuse_other_splits(folder):
 
 def photos_of_classes(folder):
     """Return {class: paths of its photos} of a folder with a subfolder for each class."""
-    found = {path.name: list(photos_below(path)) for path in subfolders(folder)}
+    found = {path.name: list(photos_below(path, (folder.resolve(),))) for path in subfolders(folder)}
     for name, paths in found.items():
         if not name.isascii() and name != name.encode("utf-8", "replace").decode():
             raise DataError(f"{folder / name} must have a name in UTF-8: rename it")
@@ -316,7 +317,7 @@ def check_photos(paths):
             return str(error)
 
     Image.init()  # loads the formats now; of several threads one could find them half loaded
-    with ThreadPool() as pool:
+    with ThreadPool(min(4, os.cpu_count() or 1)) as pool:  # each holds a whole photo
         faults = [found for found in pool.imap(fault, paths, 16) if found]
     if faults:
         others = [f"and so {len(faults) - N_NAMED} more"] if len(faults) > N_NAMED else []
@@ -405,6 +406,8 @@ def to_rgb(image):
         raise ValueError("its pixels are floating-point numbers, of which the range is unknown")
     if image.mode.startswith("I"):  # gray, of 16 bit if any value needs them
         pixels = np.asarray(image)
+        if pixels.max() > 65_535:
+            raise ValueError("its pixels have more than 16 bits, of which the range is unknown")
         image = Image.fromarray((pixels // (256 if pixels.max() > 255 else 1)).clip(0, 255).astype("uint8"))
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")

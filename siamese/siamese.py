@@ -83,7 +83,7 @@ def build(metaparameters, input_shape=(105, 105, 1)):
     try:
         of_learner = inspect.signature(learner).bind(None, **in_learner)
         of_learner.apply_defaults()
-        _, _, padding, _, initial_weights = of_learner.args
+        _, _, padding, batch_normalization, initial_weights = of_learner.args
         options = {name: value for name, value in of_learner.arguments.items() if name not in ("x", "groups")}
         of_stem = inspect.signature(stem).bind(None, **metaparameters.get("stem", {}), **options)
         of_groups = [inspect.signature(group).bind(None, **in_group, **options) for in_group in groups]
@@ -96,6 +96,9 @@ def build(metaparameters, input_shape=(105, 105, 1)):
         raise ValueError(f"layers, filters, kernel_size, n_units must be whole and at least 1, got {metaparameters}")
     if padding not in ("valid", "same"):
         raise ValueError(f'padding must be "valid" or "same", got {padding!r}')
+    for name, value in (("batch_normalization", batch_normalization), *(("pooling", row[3]) for row in convolutions)):
+        if value not in (True, False):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
     if initial_weights not in ("he_normal", "koch"):
         raise ValueError(f'initial_weights must be "he_normal" or "koch", got {initial_weights!r}')
     if config.image_data_format() != "channels_last":

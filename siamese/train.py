@@ -1,6 +1,6 @@
 """Train a Siamese network on pairs of images of CIFAR-10.
 
-    python siamese/train.py --data synthetic --epochs 20    # minutes, no network
+    python siamese/train.py --data synthetic --epochs 20    # minutes, no download
     python siamese/train.py                                 # CIFAR-10, half an hour on 2 cores
     python siamese/train.py --held-out-classes 2            # trials with classes never seen
 

@@ -52,7 +52,8 @@ def arguments(description, script, epochs):
     flag("--seeds", metavar="N", type=run.whole(1), default=3, help="default 3: trainings of each network")
     flag("--output", metavar="DIR", type=Path, default=Path("runs") / script.stem, help=f"default runs/{script.stem}")
     args = parser.parse_args()
-    keras.config.set_dtype_policy("float32")  # a training before, in the same notebook, may have had another
+    keras.config.set_floatx("float32")  # keras.json may have another
+    keras.config.set_dtype_policy("float32")
     if Path(train.__file__).resolve().parent != script.parent:
         parser.error(f"this session has loaded {train.__file__}: restart it to run an experiment of another folder")
     devices.check_environment(parser, parallel=False)
@@ -64,13 +65,16 @@ def arguments(description, script, epochs):
                      f"{args.data}, which holds photos")
     most = data.N_TRAINING.get(args.data, data.N_TRAINING["cifar10"])
     args.limit, args.output = min(args.limit, most), args.output.expanduser()
+    args.experiment = script.stem
     settings, kept = run.settings(args), args.output / "settings.json"
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         if kept.exists() and json.loads(kept.read_text()) != settings:
             parser.error(f"--output {args.output} holds an experiment with other flags: choose another folder")
-        if not kept.exists() and (args.output / "results.json").exists():
-            parser.error(f"--output {args.output} holds results.json of another run: choose another folder")
+        names = ("results.json", "measurements.csv", "table.md", *(path.name for path in args.output.glob("*.png")))
+        found = [name for name in names if (args.output / name).exists()]
+        if not kept.exists() and found:
+            parser.error(f"--output {args.output} holds {found[0]} of another run: choose another folder")
         run.write_whole(kept, lambda path: path.write_text(json.dumps(settings)))
     except OSError as error:
         parser.error(f"--output {args.output} cannot be written ({error.strerror}): choose another folder")
@@ -190,18 +194,23 @@ def errors_figure(rows, names):
     return figure
 
 
-def write(args, rows, sizes):
-    """Write measurements.csv, results.json, table.md and errors.png, and print the table."""
-    with open(args.output / "measurements.csv", "w", newline="") as file:
+def write_measurements(path, rows):
+    """Write measurements.csv, [{column: value}, ...]."""
+    with open(path, "w", newline="") as file:
         of_csv = csv.DictWriter(file, rows[0])
         of_csv.writeheader()
-        of_csv.writerows({**row, **{key: f"{row[key]:.4f}" for key in MEASURED}} for row in rows)
+        of_csv.writerows({**row, **{name: f"{row[name]:.4f}" for name in MEASURED}} for row in rows)
+
+
+def write(args, rows, sizes):
+    """Write measurements.csv, results.json, table.md and errors.png, and print the table."""
+    run.write_whole(args.output / "measurements.csv", lambda path: write_measurements(path, rows))
     text = table(rows, sizes)
-    (args.output / "table.md").write_text(text, encoding="utf-8")
+    run.write_whole(args.output / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
     figure = errors_figure(rows, list(sizes))
     seeds = f"{args.seeds} seed{'s' * (args.seeds > 1)}"
-    figure.suptitle(f"{args.data_name or report.name_of(args.data)}, {args.limit:,} images to train on, {seeds}",
-                    parse_math=False)
+    title = f"{args.data_name or report.name_of(args.data)}, {args.limit:,} images to train on, {seeds}"
+    figure.suptitle(title.encode("utf-8", "replace").decode(), parse_math=False)
     run.write_whole(args.output / "errors.png", lambda path: figure.savefig(path, dpi=100))
     results = {
         **run.settings(args),

@@ -29,13 +29,13 @@ Trainable parameters: squeezenet_v1_0 1,248,424, as many with simple bypass, 1,5
 squeezenet_v1_1 1,235,496; squeezenet_cifar10 727,626, squeezenet_bn_cifar10 730,570. At 4 bytes each, v1.0 takes
 4.76 MiB, where table 3 prints 4.8 MB, but with complex bypass 6.06 MiB, where it prints 7.7 MB.
 Differs from the paper: table 1 has images of 224x224, but its 111x111 feature maps after the first convolution need the
-227x227 of the authors' models (forresti/SqueezeNet). Version 1.1 is from these models, released after the paper. Their
-v1.0 pads the last convolution by 1; here no version does, as in torchvision. The 1x1 convolution of a complex bypass
-has a bias and no ReLU; the paper does not mention either. The initial weights are those of the models, Caffe's xavier
-(Keras' lecun_uniform), except in the last convolution: theirs has a deviation of 0.01 and biases of 0, this one
-lecun_uniform and biases of 1. The _cifar10 networks are not in the paper: version 1.1 with simple bypass, whose stem
-convolution has no stride; squeezenet_bn_cifar10 has batch normalization (Ioffe and Szegedy 2015, arXiv:1502.03167)
-after every convolution but the last and those of a complex bypass, in place of its bias.
+227x227 of the authors' models (forresti/SqueezeNet), which do not pad there. Version 1.1 is from these models, released
+after the paper. Their v1.0 pads the last convolution by 1; here no version does, as in torchvision. The 1x1 convolution
+of a complex bypass has a bias and no ReLU; the paper does not mention either. The initial weights are those of the
+models, Caffe's xavier (Keras' lecun_uniform), except in the last convolution: theirs has a deviation of 0.01 and biases
+of 0, this one lecun_uniform and biases of 1. The _cifar10 networks are not in the paper: version 1.1 with simple
+bypass, whose stem convolution has no stride; squeezenet_bn_cifar10 has batch normalization (Ioffe and Szegedy 2015,
+arXiv:1502.03167) after every convolution but the last and those of a complex bypass, in place of its bias.
 """
 
 import inspect
@@ -86,9 +86,9 @@ def build(metaparameters, input_shape=(227, 227, 3), n_classes=1000):
         raise ValueError(f"metaparameters must be a dictionary with groups, got {metaparameters!r}")
     groups = metaparameters["groups"]
     in_learner = {name: value for name, value in metaparameters.items() if name != "stem"}
-    in_stem = {name: value for name, value in in_learner.items() if name == "batch_normalization"}
+    normalized = {"batch_normalization": metaparameters.get("batch_normalization", False)}
     try:
-        of_stem = inspect.signature(stem).bind(None, **(in_stem | metaparameters.get("stem", {})))
+        of_stem = inspect.signature(stem).bind(None, **(normalized | metaparameters.get("stem", {})))
         of_learner = inspect.signature(learner).bind(None, **in_learner)
         in_blocks = [in_block for blocks in groups for in_block in blocks]
         for in_block in in_blocks:
@@ -150,7 +150,7 @@ def learner(x, groups, bypass=None, dropout=0.5, batch_normalization=False):
         batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
-        Feature maps (N, H / 2^(groups - 1), W / 2^(groups - 1), n_1x1 + n_3x3 of the last block), ready for any head.
+        Feature maps of n groups (N, H / 2^(n - 1), W / 2^(n - 1), n_1x1 + n_3x3 of the last block), ready for any head.
     """
     *others, last = groups
     for blocks in others:
@@ -186,7 +186,8 @@ def fire_block(x, n_squeeze, n_1x1, n_3x3, bypass=None, batch_normalization=Fals
         n_squeeze: filters of the 1x1 convolution that squeezes.
         n_1x1, n_3x3: filters of the 1x1 and of the 3x3 convolution that expand.
         bypass: the shortcut around the block (section 6, figure 2). None: there is none. "simple": an identity
-            shortcut, if C = n_1x1 + n_3x3, else none. "complex": the same, but a 1x1 convolution in place of none.
+            shortcut, if C = n_1x1 + n_3x3, else none. "complex": an identity
+            shortcut if C = n_1x1 + n_3x3, else a 1x1 convolution.
         batch_normalization: whether batch normalization follows each convolution.
     """
     shortcut = x
@@ -216,9 +217,10 @@ def conv_relu(x, n_filters, kernel_size, strides=1, padding="same", batch_normal
 
 
 def max_pooling(x):
-    """3x3 max pooling with strides 2, padded as Caffe pads it: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down.
+    """3x3 max pooling with strides 2: (N, H, W, C) -> (N, H / 2, W / 2, C), rounded down.
 
-    After a complex bypass values may be below zero, so the padding repeats the last row and column, not zeros.
+    There are as many windows as in Caffe, which cuts the last one at the border. Here the last row and column are
+    repeated, so that it has the same maximum.
     """
     x = ops.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="symmetric")  # the maximum of a window stays the same
     return layers.MaxPooling2D(3, strides=2)(x)

@@ -44,9 +44,9 @@ ERRORS = {
     "densenet121": "25.02", "densenet169": "23.80", "densenet201": "22.58", "densenet264": "22.15",
     "densenet40_k12_cifar10": "5.24", "densenet100_k12_cifar10": "4.10", "densenet100_k24_cifar10": "3.74",
     "densenet_bc100_k12_cifar10": "4.51", "densenet_bc250_k24_cifar10": "3.62", "densenet_bc190_k40_cifar10": "3.46",
-    # Hu et al. 2018, table 2, one crop; table 4
+    # Hu et al. 2018, table 2 and, of SENet-154, table 8, one crop of 224x224; table 4
     "se_resnet50": "23.29", "se_resnet101": "22.38", "se_resnet152": "21.57",
-    "se_resnext50_32x4d": "21.10", "se_resnext101_32x4d": "20.70", "se_inception_v2": "24.23",
+    "se_resnext50_32x4d": "21.10", "se_resnext101_32x4d": "20.70", "se_inception_v2": "24.23", "senet154": "18.68",
     "se_resnet110_cifar10": "5.21",
     # Iandola et al. 2016, table 3: 100 less the accuracy
     "squeezenet_v1_0": "42.5", "squeezenet_v1_0_simple_bypass": "39.6", "squeezenet_v1_0_complex_bypass": "41.2",
@@ -331,9 +331,9 @@ IDEAS = {  # of the table of all folders: year, and what is new in five words
     "vgg": ("2014", "nothing but 3x3 convolutions"),
     "inception": ("2014", "branches of several kernel sizes"),
     "resnet": ("2015", "blocks learn what to add"),
-    "resnext": ("2017", "many narrow branches, one sum"),
-    "densenet": ("2017", "layers see all earlier layers"),
-    "senet": ("2018", "feature maps are weighed"),
+    "resnext": ("2016", "many narrow branches, one sum"),
+    "densenet": ("2016", "layers see all earlier layers"),
+    "senet": ("2017", "feature maps are scaled"),
     "squeezenet": ("2016", "squeeze with 1x1, then expand"),
     "multilabel": ("", "one backbone, several labels"),
     "siamese": ("2015", "are two images alike?"),

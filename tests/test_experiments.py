@@ -161,6 +161,10 @@ def test_the_train_py_of_another_folder_is_refused(monkeypatch, capsys, tmp_path
 
 @pytest.mark.parametrize("name, contents, sentence", [
     ("results.json", "{}", "holds results.json of another run: choose another folder"),
+    ("table.md", "mine", "holds table.md of another run: choose another folder"),
+    ("mine.png", "mine", "holds mine.png of another run: choose another folder"),
+    ("settings.json", '{"data": "synthetic", "epochs": 8, "limit": 15000, "seeds": 3, "experiment": "bypasses"}',
+     "holds an experiment with other flags: choose another folder"),
     ("settings.json", "// of an editor", "is not of an experiment: choose another folder"),
 ])  # fmt: skip
 def test_a_folder_of_something_else_is_left_as_it_is(name, contents, sentence, monkeypatch, capsys, tmp_path):

@@ -7,8 +7,8 @@ import re
 import sys
 
 import numpy as np
-import overview
 import pages
+import pictures
 import pytest
 import tables
 from folders import FOLDERS, ROOT, copy_tracked
@@ -228,13 +228,32 @@ def test_a_row_of_all_columns_of_a_run():
 
 def test_the_picture_of_the_front_page_shows_the_logs():
     """A point for each folder, above the multiply-adds of the table, at the test accuracy of the log."""
-    points = overview.points()
-    figure = overview.overview(points)
+    points = pictures.points()
+    figure = pictures.overview(points)
     places = np.concatenate([np.asarray(dots.get_offsets()) for dots in figure.axes[0].collections])
     for (folder, name, operations, parameters, _), (x, y) in zip(points, places, strict=True):
         log = json.loads((ROOT / folder / "results" / "results.json").read_text())
         assert (name, parameters) == (log["model"], log["parameters"]) and y == 100 * log["test_accuracy"]
         assert f"| {parameters:,} | {x:.1f}M | {log['test_accuracy']:.2%} |" in TEXTS["README.md"], operations
+
+
+def test_the_pictures_of_the_logs_are_what_is_drawn_of_them():
+    """All that logs determine. Those that are of another version of Matplotlib are drawn, but not compared."""
+    drawn = pictures.figures()
+    names = {"overview.png", "curves.png", "errors.png", "psnr.png", "seconds.png"}
+    there = [path for folder in (ROOT, *(ROOT / name for name in FOLDERS)) for path in folder.glob("results/**/*.png")]
+    assert set(drawn) == {path.relative_to(ROOT).as_posix() for path in there if path.name in names}
+    assert [path for path, figure in drawn.items() if pictures.differs(path, figure)] == []
+
+
+def test_a_picture_of_another_log_differs(monkeypatch, tmp_path):
+    monkeypatch.setattr(pictures, "ROOT", tmp_path)
+    points = [("a", "a_cifar10", 1e7 * 2**i, 10**5, 85 + i / 2) for i in range(7)]
+    figure = pictures.overview(points)
+    assert pictures.differs("overview.png", figure)  # there is none
+    figure.savefig(tmp_path / "overview.png", dpi=100)
+    assert not pictures.differs("overview.png", figure)
+    assert pictures.differs("overview.png", pictures.overview([*points[:-1], (*points[-1][:-1], 88.2)]))  # for 88
 
 
 def test_other_values_of_metaparameters():

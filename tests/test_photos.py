@@ -120,6 +120,13 @@ def test_the_crop_is_in_the_middle(height, width, top, left, tmp_path):
     np.testing.assert_array_equal(data.read_photo(path, 5), pixels[top : top + 5, left : left + 5])
 
 
+def test_more_than_16_bits_are_refused(tmp_path):
+    """Their range is unknown; cut off at 16 bits, all of such an image may be white."""
+    Image.fromarray(np.full((4, 4), 70_000, "int32")).save(tmp_path / "a.tif")
+    with pytest.raises(data.DataError, match="its pixels have more than 16 bits, of which the range is unknown"):
+        data.read_photo(tmp_path / "a.tif", 4)
+
+
 def test_the_shorter_side_is_resized(tmp_path):
     """Of a ramp, the value is that of the middle of each pixel, at the edges of the crop too."""
     ramp = np.broadcast_to((np.arange(128) * 2).astype("uint8")[None, :, None], (64, 128, 3))
@@ -222,7 +229,8 @@ def test_what_is_no_photo_is_ignored_and_what_is_one_is_found(tmp_path):
     (folder / "a" / "linked.jpeg").symlink_to(elsewhere / "x.jpeg")
     (folder / "b" / "linked").symlink_to(elsewhere)
     (folder / "b" / "round").symlink_to(folder / "b")  # a circle
-    found = {name: [path.name for path in data.photos_below(folder / name)] for name in "ab"}
+    (folder / "b" / "all").symlink_to(folder)  # and a larger one, with the photos of both classes
+    found = {name: [path.name for path in paths] for name, paths in data.photos_of_classes(folder).items()}
     assert found["a"] == ["0.png", "1.jpg", "2.png", "3.jpg", "linked.jpeg", "IMG 1.JPG"]
     assert found["b"] == ["0.png", "1.jpg", "2.png", "3.jpg", "x.jpeg"]
     assert data.load(folder)[1] == ("a", "b")

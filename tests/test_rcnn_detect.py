@@ -300,12 +300,14 @@ def test_the_command_writes_boxes_and_pictures(models, run_folder, monkeypatch, 
         (["{run}"], "the following arguments are required: IMAGE"),
         (["{run}", "{good}", "--size", "8"], "--size: must be a whole number from 32 to 768, got 8"),
         (["{run}", "{long}", "--size", "768"], "--size must be at most 384 for {long} of 400x100 pixels, got 768"),
+        (["{run}", "{good}", "--output", "{here}"], "--output must not be the folder of a picture, got {here}"),
+        (["{run}", "{good}", "--output", "{text}"], "--output {text} cannot be written (File exists)"),
     ],
 )
 def test_wrong_commands(arguments, sentence, run_folder, monkeypatch, capsys, tmp_path):
     """One sentence, and exit status 2, before any picture is written."""
     names = ("nowhere", "missing", "text", "good", "cut", "strip", "long", "other")
-    places = {name: tmp_path / name for name in names} | {"run": run_folder}
+    places = {name: tmp_path / name for name in names} | {"run": run_folder, "here": tmp_path}
     places["text"].write_text("not an image")
     Image.fromarray(scene(0, (10, 900, 3))).save(places["strip"], "PNG")
     Image.fromarray(scene(0, (100, 400, 3))).save(places["long"], "PNG")

@@ -170,7 +170,7 @@ def test_boxes_are_ranked_and_no_two_are_the_same():
 
 @pytest.mark.slow
 def test_regions_made_late_tend_to_come_first():
-    """Section 4.3: a random number times the position, counted from the whole image."""
+    """Section 3.3: a random number times the position, counted from the whole image."""
     image, _ = quadrants(noise=30)
     strategies = (("rgb", "ctsf", 20),)
     places = []

@@ -368,4 +368,12 @@ def test_each_object_needs_a_class():
     objects[1] = objects[1][0], np.array([-1])  # not the background
     with pytest.raises(ValueError, match=r"scene 1: a class must be 0 or more, .*, got -1"):
         make("anchors", objects=objects)
+    objects[1] = objects[1][0], np.array([4])  # of four classes the last is 3
+    with pytest.raises(ValueError, match="scene 1: a class must be below 4, the number of classes, got 4"):
+        make("regions", objects=objects)
+    objects[1] = objects[1][0], np.array([0.0])
+    with pytest.raises(ValueError, match="scene 1: classes must be an array of integers, got float64"):
+        make("anchors", objects=objects)
+    with pytest.raises(ValueError, match="each scene must have its objects, got 1 for"):
+        make("anchors", objects=objects[:1])
     MODULE.check_objects(np.zeros((1, HEIGHT, WIDTH, 3)), [(np.array([[0, 0, WIDTH, HEIGHT]]), [0])])  # fills the scene

@@ -3,16 +3,19 @@
 The tables are made by pages.py, which test_pages.py holds to the logs.
 """
 
+import csv
 import json
 import re
 import shlex
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from folders import CLASSIFIERS, FOLDERS, ROOT, copy_tracked, load, run_python
 from photos import write_photos
+from test_experiments import NETWORKS
 from test_parameters import PARAMETERS
 
 READMES = ["README.md", *(f"{folder}/README.md" for folder in FOLDERS)]
@@ -91,7 +94,10 @@ def test_the_other_commands_are_the_tests_and_what_they_need():
         "python rcnn/detect.py runs/faster_rcnn holiday.jpg --size 256",
         "python tests/rcnn_ablation.py now --data data/cifar10-jpeg --joint --scenes 1667 --output runs/ablation/now",
     }
-    experiments = {"python autoencoder/code_sizes.py --data data/cifar10-jpeg --data-name 'CIFAR-10 (JPEG copy)'"}
+    experiments = {
+        f"python {script}.py --data data/cifar10-jpeg --data-name 'CIFAR-10 (JPEG copy)'"
+        for script in ("autoencoder/code_sizes", "resnet/plain_against_residual")
+    }
     tests = {"pip install -r requirements.txt", "python -m pytest -n 2", 'python -m pytest -n 2 -m ""'}
     variables = "KERAS_DISTRIBUTION_JOB_ADDRESSES=10.0.0.1:9876 KERAS_DISTRIBUTION_NUM_PROCESSES=2"
     times = {"python resnext/step_times.py", "python -m tests.benchmark --output runs/benchmark"}
@@ -251,6 +257,26 @@ def test_the_experiment_of_autoencoder():
     rows = [{"code_size": network["code_size"]} | {name: values[seed] for name, values in network["psnr"].items()}
             for network in networks for seed in range(3)]
     assert module.table(rows, sizes) == (folder / "table.md").read_text()
+
+
+@pytest.mark.parametrize("script", ["resnet/plain_against_residual.py"])
+def test_the_experiments_of_classifiers(script):
+    """Of the defaults, and of networks with as many parameters as are counted elsewhere; the table is of the log."""
+    module, folder, name = load(script), ROOT / Path(script).parent, Path(script).stem
+    log = json.loads((folder / "results" / name / "results.json").read_text())
+    readme = (folder / "README.md").read_text()
+    assert f"{log['command']}\n" in readme and f"<!-- include results/{name}/table.md -->" in readme
+    assert (log["epochs"], log["limit"], log["seeds"]) == (module.EPOCHS, 15_000, 3)
+    sizes = {name: (network["parameters"], network["multiply_adds"]) for name, network in log["networks"].items()}
+    assert {name: parameters for name, (parameters, _) in sizes.items()} == NETWORKS[script]
+    with open(folder / "results" / name / "measurements.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rows = [
+        row | {key: int(row[key]) for key in ("seed", "epoch")}
+        | {key: float(row[key]) for key in module.experiment.MEASURED}
+        for row in rows
+    ]  # fmt: skip
+    assert module.experiment.table(rows, sizes) == (folder / "results" / name / "table.md").read_text()
 
 
 def test_results_of_rcnn():

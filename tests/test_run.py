@@ -170,6 +170,35 @@ def test_files_of_unknown_origin_are_not_overwritten(name, content, monkeypatch,
     assert (tmp_path / name).read_bytes() == content
 
 
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+def test_a_folder_backup_of_something_else_is_left_alone(overwrite, monkeypatch, capsys, tmp_path):
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup" / "thesis.txt").write_text("somebody's")
+    error = refused(monkeypatch, capsys, *SHORT, "--output", tmp_path, *overwrite, module=vgg())
+    assert f"--output {tmp_path} holds a folder backup of something else" in error
+    assert (tmp_path / "backup" / "thesis.txt").read_text() == "somebody's"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such lock")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_in_which_another_process_trains_is_left_alone(overwrite, tmp_path):
+    run.start(run.argparse.Namespace(output=tmp_path, overwrite=False))
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    command = [sys.executable, "-c", hold, str(tmp_path / "backup" / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(run.data.DataError, match="is in use by another process"):
+            run.start(run.argparse.Namespace(output=tmp_path, overwrite=overwrite))
+        other.communicate(b"\n")
+    run.start(run.argparse.Namespace(output=tmp_path, overwrite=overwrite))
+    run.start(run.argparse.Namespace(output=tmp_path, overwrite=overwrite))  # the same process may
+
+
+def test_a_run_on_another_backend_is_another_run():
+    """Which a resumed run would mix, and results.json name one of."""
+    assert run.settings(run.argparse.Namespace(seed=0)) == {"seed": 0, "backend": keras.config.backend()}
+
+
 @pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("batch_loss", [True, False])
 def test_a_loss_that_is_not_finite_ends_in_a_sentence(batch_loss, monkeypatch, capsys, tmp_path):
@@ -194,6 +223,23 @@ def test_a_full_disk_ends_in_a_sentence_and_a_bug_in_a_traceback(monkeypatch):
         with pytest.raises(expected) as raised:
             fails()
         assert "No space left" in str(raised.value) or expected is OSError
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 12 bytes."),
+    RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), ValueError("OOM when allocating tensor"),
+])
+def test_too_little_memory_ends_in_a_sentence(error, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["vgg/train.py"])
+
+    @run.errors_as_sentences
+    def fails():
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        raise error
+
+    with pytest.raises(SystemExit, match="the memory is too small: repeat with --overwrite and a lower --batch-size"):
+        fails()
+    assert keras.config.dtype_policy().name == "float32"  # as before
 
 
 def test_a_backup_half_saved_falls_back_to_the_epoch_before(tmp_path):

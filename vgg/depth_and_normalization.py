@@ -1,11 +1,11 @@
-"""Does a deeper VGG learn more, and what has batch normalization to do with it? Section 4 of the paper, which has none.
+"""Does a deeper VGG learn more (section 4 of the paper), and what does batch normalization, which is newer, change?
 
     python vgg/depth_and_normalization.py --data synthetic --limit 500 --epochs 1 --seeds 1    # a minute
     python vgg/depth_and_normalization.py                                                      # CIFAR-10
 
-Networks of 6, 8 and 11 layers with weights, the last of which is the classifier: three groups of equal filters, more
-convolutions in each. The paper's networks have no batch normalization, and its deeper ones began with the weights of a
-shallower one. All learn at the rate of those without.
+Networks of 6, 8 and 11 layers with weights, the last of which is the classifier: three groups of 32, 64 and 128
+filters, with more convolutions in the deeper networks. The paper's deeper networks began with some weights of a
+shallower one. All are trained at the learning rate of the networks without batch normalization.
 """
 
 import functools

@@ -43,10 +43,10 @@ def confusions(labels, predicted, classes):
     counts = np.bincount(k * labels + predicted, minlength=k * k).reshape(k, k)
     percent = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(8.4, 7.4), layout="constrained")
-    figure.suptitle("of the test images of each class, percent predicted as each")
+    figure.suptitle("percent of the test images of each class that are predicted as each class")
     axes = figure.subplots()
     axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    axes.set(xlabel="predicted", ylabel="is")
+    axes.set(xlabel="predicted class", ylabel="true class")
     size = min(10, 160 // k)
     for set_ticks, set_labels in ((axes.set_xticks, axes.set_xticklabels), (axes.set_yticks, axes.set_yticklabels)):
         set_ticks(range(k))

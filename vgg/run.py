@@ -34,7 +34,7 @@ def errors_as_sentences(main):
 
     @functools.wraps(main)
     def guarded():
-        program = Path(sys.argv[0]).name
+        program, policy = Path(sys.argv[0]).name, keras.config.dtype_policy()
         try:
             main()
         except data.DataError as error:
@@ -45,23 +45,31 @@ def errors_as_sentences(main):
             resume = f" To resume after the last finished epoch, repeat the command{without}."
             print("\nInterrupted." + resume * (program == "train.py"), file=sys.stderr)
             sys.exit(130)
-        except RuntimeError as error:
-            if "home directory" in str(error):  # the words of Path.expanduser
-                print(f"{program}: error: a path begins with ~ and the name of no user", file=sys.stderr)
-                sys.exit(2)
-            if "NaN or Inf loss" not in str(error):  # the words of TerminateOnNaN
-                raise
-            sys.exit(f"{program}: error: the loss is not finite: repeat with --overwrite and a lower --learning-rate")
         except OSError as error:
             if error.errno is None:
                 raise
+            if isinstance(error, PermissionError):
+                print(f"{program}: error: {error}", file=sys.stderr)
+                sys.exit(2)
             sys.exit(f"{program}: error: {error}")  # such as a full disk
         except Exception as error:
-            found = re.search(r"DataError: (.*)", str(error))  # TensorFlow's own error of a batch has this text in it
+            text = str(error)
+            if "home directory" in text:  # the words of Path.expanduser
+                print(f"{program}: error: a path begins with ~ and the name of no user", file=sys.stderr)
+                sys.exit(2)
+            if "NaN or Inf loss" in text:  # the words of TerminateOnNaN
+                advice = ": repeat with --overwrite and a lower --learning-rate" * (program == "train.py")
+                sys.exit(f"{program}: error: the loss is not finite{advice}")
+            if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|OOM when|out of memory", text):
+                advice = ": repeat with --overwrite and a lower --batch-size" * (program == "train.py")
+                sys.exit(f"{program}: error: the memory is too small{advice}")
+            found = re.search(r"DataError: (.*)", text)  # TensorFlow's own error of a batch has this text in it
             if not found:
                 raise
             print(f"{program}: error: {found[1]}", file=sys.stderr)
             sys.exit(2)
+        finally:
+            keras.config.set_dtype_policy(policy)  # for the next cell of a notebook
 
     return guarded
 
@@ -79,7 +87,7 @@ def parser(description, models, model, epochs, batch_size, learning_rate):
     flag = parser.add_argument
     flag("--model", metavar="NAME", choices=models, default=model, help=f"default {model}; all: {', '.join(models)}")
     flag("--data", metavar="cifar10|synthetic|FOLDER", default="cifar10",
-         help="default cifar10: downloaded once, 170 MB; synthetic: drawn by numpy, needs no network; "
+         help="default cifar10: downloaded once, 170 MB; synthetic: drawn by numpy, no download; "
          "FOLDER: of CIFAR-10's binary files, or of photos to classify")
     flag("--epochs", metavar="N", type=whole(1), default=epochs,
          help=f"default {listed(epochs)}: its time on 2 cores is said above")
@@ -165,7 +173,7 @@ def parse(parser, folder=lambda args: args.model, parallel=True):
 
     default = Path("runs") / (folder(args) + "_synthetic" * (args.data == "synthetic") + "_photos" * of_photos)
     args.output = (args.output or default).expanduser()
-    output = args.output.resolve()
+    output = Path(os.path.realpath(args.output))
     if of_photos and Path(args.data).expanduser().resolve() in (output, *output.parents):
         parser.error(f"--output must not be in the folder of the photos, got {args.output}")
     try:
@@ -176,6 +184,9 @@ def parse(parser, folder=lambda args: args.model, parallel=True):
         results, unfinished = args.output / "results.json", args.output / "backup" / "settings.json"
         found = [path for path in (results, unfinished, args.output / "model.keras", args.output / "history.csv",
                                    *args.output.glob("*.png")) if path.exists()]
+        of_others = {path.name for path in unfinished.parent.glob("*")} - {"lock", "partial_settings.json"}
+        if of_others and not unfinished.exists() and not results.exists():
+            parser.error(f"--output {args.output} holds a folder backup of something else: choose another folder")
     except OSError as error:
         parser.error(f"--output {args.output} cannot be written ({error.strerror}): choose another folder")
     if found and not args.overwrite:
@@ -189,6 +200,7 @@ def parse(parser, folder=lambda args: args.model, parallel=True):
         if found[0] == results:
             print(f"{args.output} holds this run, finished. To train it again, add --overwrite.")
             sys.exit()
+    keras.config.set_floatx("float32")  # keras.json may have another
     keras.config.set_dtype_policy(args.dtype)
     if parallel:
         devices.distribute(parser, args.batch_size)
@@ -213,7 +225,9 @@ def show_all_letters():
 
 def settings(args):
     """Return the flags that identify a run, as a dictionary."""
-    return {name: value for name, value in vars(args).items() if name not in ("output", "overwrite", "data_name")}
+    others = ("output", "overwrite", "data_name", "lock")
+    flags = {name: value for name, value in vars(args).items() if name not in others}
+    return flags | {"backend": keras.config.backend()}
 
 
 def start(args):
@@ -234,11 +248,13 @@ def prepare(args):
     shutil.rmtree(removed, ignore_errors=True)
     if args.overwrite:
         if backup.exists():
+            args.lock = locked(backup)
             backup.replace(removed)  # at once, or a kill could leave half of it to resume from
         for name in ("results.json", "model.keras", "history.csv"):
             (args.output / name).unlink(missing_ok=True)
         shutil.rmtree(removed, ignore_errors=True)
     backup.mkdir(exist_ok=True)
+    args.lock = locked(backup)  # as long as the arguments are kept
     kept = backup / "settings.json"
     if kept.exists() and json.loads(kept.read_text()) != settings(args):
         raise data.DataError(f"--output {args.output} holds an unfinished run with other flags, or whose photos were "
@@ -248,7 +264,10 @@ def prepare(args):
     log = args.output / "history.csv"
     if log.exists() and not log.read_bytes().endswith(b"\n"):  # half a row, of a full disk, or none yet
         rows, end, _ = log.read_bytes().rpartition(b"\n")
-        log.write_bytes(rows + end) if rows else log.unlink()
+        if rows:
+            write_whole(log, lambda path: path.write_bytes(rows + end))
+        else:
+            log.unlink()
 
     for folder in (backup, *(path for path in backup.iterdir() if path.is_dir())):  # of the run, or of its steps
         weights, metadata = folder / "latest.weights.h5", folder / "training_metadata.json"
@@ -261,6 +280,23 @@ def prepare(args):
             for path in (weights, metadata):
                 before = path.with_name(path.name + ".bkp")  # stays, in case this is killed too
                 shutil.copy2(before, path) if before.exists() else path.unlink(missing_ok=True)
+
+
+def locked(folder):
+    """Return an open file that keeps other processes out of a run folder; None on Windows, which has no such lock."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    file = open(folder / "lock", "w")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise data.DataError(f"--output {folder.parent} is in use by another process: wait for its end, or choose "
+                             "another folder") from error
+    except OSError:  # a file system without locks
+        pass
+    return file
 
 
 def callbacks_for(args, kept, training, monitor="val_accuracy", mode="max", step=""):

@@ -1,6 +1,6 @@
 """Train a VGG on CIFAR-10.
 
-    python vgg/train.py --data synthetic --epochs 4 --learning-rate 0.02    # a minute or two, no network
+    python vgg/train.py --data synthetic --epochs 4 --learning-rate 0.02    # a minute or two, no download
     python vgg/train.py                                                     # CIFAR-10, 45 minutes on 2 cores
     python vgg/train.py --data FOLDER                                       # photos, with a subfolder for each class
 
@@ -38,7 +38,7 @@ TRANSFER_RATE = 0.01  # the highest of the first step; the second has a tenth of
 
 
 def pre_stem(images, mean, variance):
-    """Normalize images (N, H, W, C), pixels 0 to 255, to zero mean and unit variance: the same shape.
+    """Subtract the mean and divide by the standard deviation: images (N, H, W, C), pixels 0 to 255, the same shape.
 
     Args:
         images: the images.

@@ -24,8 +24,9 @@ Trainable parameters: vgg11 132,863,336, vgg13 133,047,848, vgg16 138,357,544, v
 133, 133, 138 and 144 million); vgg11_bn 132,868,840, vgg13_bn 133,053,736, vgg16_bn 138,365,992, vgg19_bn 143,678,248;
 vgg16_cifar10 14,728,266, vgg8_cifar10 1,297,642.
 Differs from the paper: the initial weights are He-normal, with which the deep networks train from scratch; the paper
-starts them from the trained layers of vgg11. The paper has neither batch normalization nor CIFAR-10: the _bn networks
-are torchvision's, whose convolutions keep their biases; the _cifar10 networks apply the same pattern to 32x32 images.
+starts four convolutions and the dense layers from a trained vgg11. The paper has neither batch normalization nor
+CIFAR-10: the _bn networks are torchvision's, whose convolutions keep their biases; the _cifar10 networks apply the same
+pattern to 32x32 images.
 """
 
 import inspect
@@ -100,14 +101,16 @@ def build(metaparameters, input_shape=(224, 224, 3), n_classes=1000):
         inspect.signature(learner).bind(None, **in_learner)
         for in_group in groups:
             inspect.signature(group).bind(None, **in_group, batch_normalization=False)
-        sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
+        n_units = [*in_classifier.get("n_units", ())]
+        sizes = [*n_units, *(n for in_group in groups for n in in_group.values())]
     except TypeError as error:
         raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
     if not all(isinstance(n, Integral) and n > 0 for n in sizes):
         raise ValueError(f"n_layers, n_filters, n_units must be whole numbers of at least 1, got {metaparameters}")
     if "n_units" in in_classifier:
-        in_classifier["n_units"] = [int(n) for n in in_classifier["n_units"]]  # numpy's too
-    dropout, batch_normalization = (metaparameters.get(name, 0) for name in ("dropout", "batch_normalization"))
+        in_classifier["n_units"] = [int(n) for n in n_units]  # numpy's too
+    dropout = metaparameters.get("dropout", 0)
+    batch_normalization = metaparameters.get("batch_normalization", False)
     if not isinstance(dropout, Real) or not 0 <= dropout < 1 or dropout is False:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
     if batch_normalization not in (True, False):
@@ -145,7 +148,7 @@ def learner(x, groups, batch_normalization=False):
         batch_normalization: whether batch normalization follows each convolution.
 
     Returns:
-        Feature maps (N, H / 2^groups, W / 2^groups, n_filters of the last group), ready for any head.
+        Feature maps of n groups (N, H / 2^n, W / 2^n, n_filters of the last group), ready for any head.
     """
     first, *rest = groups
     x = group(x, first["n_layers"] - 1, first["n_filters"], batch_normalization)

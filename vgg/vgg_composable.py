@@ -88,14 +88,16 @@ class VGG:
             inspect.signature(self.learner).bind(None, **in_learner)
             for in_group in groups:
                 inspect.signature(self.group).bind(None, **in_group, batch_normalization=False)
-            sizes = [*in_classifier.get("n_units", ()), *(n for in_group in groups for n in in_group.values())]
+            n_units = [*in_classifier.get("n_units", ())]
+            sizes = [*n_units, *(n for in_group in groups for n in in_group.values())]
         except TypeError as error:
             raise ValueError(f"metaparameters are invalid: {error}, in {metaparameters}") from None
         if not all(isinstance(n, Integral) and n > 0 for n in sizes):
             raise ValueError(f"n_layers, n_filters, n_units must be whole numbers of at least 1, got {metaparameters}")
         if "n_units" in in_classifier:
-            in_classifier["n_units"] = [int(n) for n in in_classifier["n_units"]]  # numpy's too
-        dropout, batch_normalization = (metaparameters.get(name, 0) for name in ("dropout", "batch_normalization"))
+            in_classifier["n_units"] = [int(n) for n in n_units]  # numpy's too
+        dropout = metaparameters.get("dropout", 0)
+        batch_normalization = metaparameters.get("batch_normalization", False)
         if not isinstance(dropout, Real) or not 0 <= dropout < 1 or dropout is False:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
         if batch_normalization not in (True, False):
@@ -131,7 +133,7 @@ class VGG:
             batch_normalization: whether batch normalization follows each convolution.
 
         Returns:
-            Feature maps (N, H / 2^groups, W / 2^groups, n_filters of the last group), ready for any head.
+            Feature maps of n groups (N, H / 2^n, W / 2^n, n_filters of the last group), ready for any head.
         """
         first, *rest = groups
         x = self.group(x, first["n_layers"] - 1, first["n_filters"], batch_normalization)
