@@ -140,5 +140,6 @@ def curves(history, results):
         axes.set(xlabel="epoch", ylabel=ylabel)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(names) > 1 else {}
+        axes.legend(fontsize=8, **beside)
     return figure

@@ -155,8 +155,9 @@ def overview(points):
         axes.scatter(operations / 1e6, accuracy, s=area, color=color, alpha=0.7, linewidth=0)
         radius, text = math.sqrt(area / math.pi), f"{name.removesuffix('_cifar10')}, {parameters / 1e6:.2f}M"
         offset = 0, -radius - 11 if covered else radius + 4
+        side = "left" if covered else "center"
         place = operations / 1e6, accuracy
-        axes.annotate(text, place, offset, textcoords="offset points", ha="center", fontsize=9)
+        axes.annotate(text, place, offset, textcoords="offset points", ha=side, fontsize=9)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator((10, 15, 20, 30, 50, 80)))
     axes.xaxis.set_major_formatter("{x:.0f}")
