@@ -259,6 +259,17 @@ def test_the_experiment_of_autoencoder():
     assert module.table(rows, sizes) == (folder / "table.md").read_text()
 
 
+def test_squeezenet_starts_with_each_of_five_seeds():
+    """None remains at ln 10, the loss of a guess among ten classes, whose accuracy is 10%."""
+    paths = sorted((ROOT / "squeezenet" / "results" / "seeds").glob("*.json"))
+    logs = [json.loads(path.read_text()) for path in paths]
+    assert [(log["model"], log["seed"], log["epochs"]) for log in logs] == [
+        ("squeezenet_bn_cifar10", seed, 2) for seed in range(5)
+    ]
+    assert {log["learning_rate"] for log in logs} == {load("squeezenet/train.py").LEARNING_RATE[logs[0]["model"]]}
+    assert max(log["validation_loss"] for log in logs) < 2 and min(log["validation_accuracy"] for log in logs) > 0.3
+
+
 @pytest.mark.parametrize("script", ["resnet/plain_against_residual.py"])
 def test_the_experiments_of_classifiers(script):
     """Of the defaults, and of networks with as many parameters as are counted elsewhere; the table is of the log."""
