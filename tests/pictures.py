@@ -66,7 +66,7 @@ def of(log, picture):
 
 
 def differs(path, figure):
-    """Return whether the picture that is there is another one, or none; of another version of Matplotlib it is not."""
+    """Return whether there is no such picture, or another one; one of another version of Matplotlib is not compared."""
     if not (ROOT / path).exists():
         return True
     drawn = io.BytesIO()
